@@ -25,7 +25,7 @@ from proxyherd.cli.common import (
     until_stopped,
 )
 from proxyherd.cli.pipes import PipeWatch
-from proxyherd.cli.signing import token_source
+from proxyherd.cli.signing import DAY_SECONDS, token_source
 from proxyherd.cli.web_port import place_of, reachable, token_file_option
 from proxyherd.client.rules.errors import Unreachable
 from proxyherd.config.herd_file import Herd
@@ -109,7 +109,8 @@ def follow(
     herd = load_herd(ctx)
     printer = _JsonPrinter() if as_json else _TextPrinter(len({*clients}))
     with until_stopped():
-        _follow(herd, name, token_source(herd, token_file, "see"), query, printer)
+        # A connection ends with its token.
+        _follow(herd, name, token_source(herd, token_file, "see", DAY_SECONDS), query, printer)
 
 
 def _query(

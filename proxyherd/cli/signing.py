@@ -76,9 +76,11 @@ def new_token(
     return make_token(key, subject, may, see, now, now + int(seconds))
 
 
-def token_source(herd: Herd, file: Path | None, right: Right) -> Callable[[], str]:
+def token_source(
+    herd: Herd, file: Path | None, right: Right, seconds: float | None = None
+) -> Callable[[], str]:
     """Return what returns the token to present, or "". Where tokens are wanted and none is named, it makes tokens that live
-    for a minute and grant this right, if it can read the key. Raises Misconfigured.
+    for so many seconds, by default a minute, and grant this right, if it can read the key. Raises Misconfigured.
     """
     token = _read_token(file)
     if token or herd.auth.web != "jwt":
@@ -90,23 +92,24 @@ def token_source(herd: Herd, file: Path | None, right: Right) -> Callable[[], st
             f"{error}; or name a token that may {right} with --token-file, as who may read the key makes it: "
             f"proxyherd token new --sub '*' --may {right}"
         ) from error
-    return _MadeTokens(key, right).current
+    most = herd.erasure.tombstone_seconds
+    return _MadeTokens(key, right, min(most, _MADE_SECONDS if seconds is None else seconds)).current
 
 
 class _MadeTokens:
     """Tokens that grant a right for all clients, each made when the one before it is soon too old."""
 
-    def __init__(self, key: SigningKey, right: Right) -> None:
-        self._key, self._right = key, right
+    def __init__(self, key: SigningKey, right: Right, seconds: float) -> None:
+        self._key, self._right, self._seconds = key, right, seconds
         self._token = ""
         self._ends = 0.0
 
     def current(self) -> str:
-        """Return a token that lives for half a minute or longer."""
+        """Return a token that lives for half of its time or longer."""
         now = time.monotonic()
         if now > self._ends:
-            self._token = new_token(self._key, "*", [self._right], None, _MADE_SECONDS)
-            self._ends = now + _MADE_SECONDS / 2
+            self._token = new_token(self._key, "*", [self._right], None, self._seconds)
+            self._ends = now + self._seconds / 2
         return self._token
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from click.testing import CliRunner, Result
 from followed import Follower
@@ -17,6 +18,8 @@ from herd_process import PATIENCE_SECONDS, RunningHerd, running_herd
 
 from proxyherd import cli
 from proxyherd.config import secrets
+from proxyherd.config.herd_file import Server
+from proxyherd.remote import events, web_ports
 
 pytestmark = pytest.mark.xdist_group("near and follow")
 
@@ -242,3 +245,20 @@ def test_nobody_who_listens_is_told(tmp_path: Path) -> None:
         result = CliRunner().invoke(cli.main, [*arguments, "--config", str(tmp_path / "herd.toml")])
         assert (result.exit_code, result.stdout) == (3, "")
         assert "cannot reach Ann at 127.0.0.1:4: Connection refused; see `proxyherd status`" in result.stderr
+
+
+def test_the_token_that_follow_makes_does_not_end_while_one_looks(
+    herd: RunningHerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection ends with its token: one of a minute was a disconnection a minute."""
+    presented: list[str] = []
+
+    def followed(_server: Server, token: str, _query: object) -> Iterator[None]:
+        presented.append(token)
+        raise web_ports.NotAnswered("enough")
+
+    monkeypatch.setattr(events, "followed", followed)
+    assert run(herd, "follow", "kiwi").exit_code == 1
+    (token,) = presented
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["sub"], claims["may"], claims["exp"] - claims["iat"]) == ("*", ["see"], 86_400)
