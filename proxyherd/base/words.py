@@ -1,4 +1,4 @@
-"""Words that help: the nearest of those that there are, and texts that are cut between words.
+"""Words that help: the nearest of those that there are, texts that are cut between words, and times in their largest unit.
 
 Pure.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _DOTS: Final = " ..."
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -27,3 +28,11 @@ def shorten_text(text: str, most: int) -> str:
     room = most - len(_DOTS)
     whole, blank, _ = text[: room + 1].rpartition(" ")
     return (whole.rstrip(" ,;:") if blank else text[:room]) + _DOTS
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a time in the largest unit of which there are two."""
+    for size, unit in _UNITS:
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:g} s"

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from proxyherd.base.escapes import escaped, visible_json
+from proxyherd.base.words import spell_seconds
 from proxyherd.cli.asking import SIGNED, one_word, server_option
 from proxyherd.cli.common import (
     Failure,
@@ -27,8 +28,6 @@ from proxyherd.web.ids import name_of
 
 _PATIENCE_SECONDS: Final = 15.0
 """How long a server that is not ready is waited for."""
-
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def _centre(
@@ -136,12 +135,9 @@ def near(
 def _rows(answer: nearby.NearAnswer) -> Iterator[tuple[str, ...]]:
     for one in answer.clients:
         location = f"{bytes(one.lat).decode()},{bytes(one.lon).decode()}"
-        yield web_ports.shown_id(one.client), f"{one.metres:.0f}", _age(one.age_s), escaped(location)
-
-
-def _age(seconds: float) -> str:
-    """Return an age in its largest unit."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        yield (
+            web_ports.shown_id(one.client),
+            f"{one.metres:.0f}",
+            spell_seconds(round(one.age_s)),
+            escaped(location),
+        )

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from proxyherd.admin.status_page.state import ServerState
+from proxyherd.base.words import spell_seconds
 from proxyherd.cli.common import (
     Failure,
     config_option,
@@ -246,7 +247,7 @@ def _clocks(told: ServerState | None) -> str:
     """Return which neighbours' clocks differ by more than a second, "" if none does."""
     clocks = sorted(told.clocks.items()) if told is not None else []
     return ", ".join(
-        f"the clock of {name} is {abs(ahead):g} s {'ahead' if ahead > 0 else 'behind'}"
+        f"the clock of {name} is {spell_seconds(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
         for name, ahead in clocks
         if abs(ahead) > _MOST_CLOCK_SECONDS
     )
@@ -274,9 +275,12 @@ def _remark(one: Status) -> str:
     """Return what is wrong with a server, and where to look."""
     name = one.server.name
     text = f"{name} {_reason(one)}"
-    logs = [f"{folder}/{name}.log" for folder in ("var/log", "/var/log/proxyherd")]
-    logs += [f"var/log/{name}.stderr.log"]
-    there = [log for log in logs if _has_text(Path(log))]
+    if one.is_silent:
+        text += ", so it hangs or is very busy: if that does not end, restart it"
+    log, errors = f"var/log/{name}.log", f"var/log/{name}.stderr.log"
+    there = [one for one in (log, f"/var/log/proxyherd/{name}.log") if _written(one)]
+    if _written(errors) >= max(_written(log), 1):  # else it has started since
+        there.append(errors)
     return text + (f"; see {' and '.join(there)}" if there else "")
 
 
@@ -303,11 +307,13 @@ def _process(one: Status) -> str:
     return f"{one.server.name} (process {known})" if known else one.server.name
 
 
-def _has_text(file: Path) -> bool:
+def _written(file: str) -> int:
+    """Return when a file was last written, in nanoseconds; 0 if nothing is in it."""
     try:
-        return file.stat().st_size > 0
+        found = Path(file).stat()
     except OSError:
-        return False
+        return 0
+    return found.st_mtime_ns if found.st_size else 0
 
 
 # Again and again. --------------------------------------------------------------------------------------------

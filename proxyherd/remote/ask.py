@@ -10,7 +10,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer, as many as the herd's file allows for Places. Only a foreign program sends more."""
+
+_SILENT: Final = "timed out (0 bytes read)"
 
 _tombstones = re.compile(rb"^proxyherd_tombstones ([0-9.e+]+)$", re.MULTILINE).search
 
@@ -50,6 +52,11 @@ class Status(Struct, frozen=True):
     def state(self) -> str:
         """`ready`, `not ready` or `unknown`."""
         return "unknown" if self.told is None else "ready" if self.told.ready else "not ready"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it accepts connections, and then says nothing."""
+        return self.told is None and self.problem.endswith(_SILENT)
 
     @property
     def missing(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Words that help: which word was meant, and where a text is cut."""
+"""Words that help: which word was meant, where a text is cut, and how long something takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyherd.base.words import shorten_text, suggest
+from proxyherd.base.words import shorten_text, spell_seconds, suggest
 
 SERVERS = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"]
 
@@ -42,3 +42,20 @@ def test_what_is_cut_is_not_too_long_and_the_beginning_of_the_text(text: str, mo
     shown = shorten_text(text, most)
     assert len(shown) <= most
     assert shown == text or text.startswith(shown.removesuffix(" ..."))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spelled"),
+    [
+        (0, "0 s"),
+        (2.25, "2.25 s"),
+        (119.5, "119.5 s"),
+        (120, "2 min"),
+        (3_600.0, "60 min"),
+        (7_199.9, "119 min"),
+        (7_200, "2 h"),
+        (3_456_000.2, "40 d"),
+    ],
+)
+def test_seconds_are_spelled_in_the_largest_unit_of_which_there_are_two(seconds: float, spelled: str) -> None:
+    assert spell_seconds(seconds) == spelled

@@ -644,6 +644,19 @@ def test_status_names_the_log_of_a_server_that_is_down(
     )
 
 
+@pytest.mark.parametrize(("log", "errors", "named"), [(1, 2, True), (2, 2, True), (2, 1, False)])
+def test_status_names_what_kept_a_server_from_starting_unless_it_has_started_since(
+    herd: herd_file.Herd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: int, errors: int, named: bool
+) -> None:
+    """Lines of stderr have no times: those older than the log are of an earlier start."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "var/log").mkdir(parents=True)
+    for name, seconds in (("Ann.log", log), ("Ann.stderr.log", errors)):
+        (tmp_path / "var/log" / name).write_text("{}\n")
+        os.utime(tmp_path / "var/log" / name, (seconds, seconds))
+    assert ("var/log/Ann.stderr.log" in run("status", "--config", herd.file).stderr) == named
+
+
 def test_status_asks_all_servers_at_once(herd: herd_file.Herd) -> None:
     with contextlib.ExitStack() as stack:
         for server in herd.servers.values():

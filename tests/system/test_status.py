@@ -161,6 +161,13 @@ def test_json_of_a_server_that_does_not_answer_is_unknown_and_exit_1(herd: Runni
     assert re.search(r"^Cid cannot be asked: .*Connection refused", done.stderr, re.MULTILINE)
 
 
+def test_what_to_do_with_a_server_that_hangs_is_told(herd: RunningHerd) -> None:
+    with frozen(herd, "Cid"):
+        done = run(herd)
+    remark = r"^Cid cannot be asked: \S+ timed out \(0 bytes read\), so it hangs or is very busy: if that does not end, restart it"
+    assert re.search(remark, done.stderr, re.MULTILINE)
+
+
 def test_every_field_of_the_json_is_documented_and_no_other(herd: RunningHerd) -> None:
     told = json.loads(run(herd, "--json").stdout)
     server = {**told["servers"][0], "rates": None}
@@ -365,8 +372,10 @@ def test_an_interval_without_watching_is_bad_usage(herd: RunningHerd) -> None:
 
 
 def test_neighbours_whose_clocks_differ_by_more_than_a_second_are_named() -> None:
-    told = a_state(clocks={"Cid": -61.5, "Bob": 2.25, "Dan": 1.0, "Eve": -1.0})
-    assert _clocks(told) == "the clock of Bob is 2.25 s ahead, the clock of Cid is 61.5 s behind"
+    told = a_state(clocks={"Cid": -61.5, "Bob": 2.25, "Dan": 1.0, "Eve": -1.0, "Fay": 3_456_000.2})
+    assert _clocks(told) == (
+        "the clock of Bob is 2.25 s ahead, the clock of Cid is 61.5 s behind, the clock of Fay is 40 d ahead"
+    )
     assert _clocks(a_state()) == _clocks(None) == ""
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxyherd.admin.status_page.state import ServerState
+from proxyherd.base.words import spell_seconds
 
 _MOST_CLOCK_SECONDS: Final = 1.0
 """By which neighbours' clocks may differ."""
@@ -109,5 +110,5 @@ def _of_state(name: str, state: ServerState) -> Iterator[tuple[str, Trouble]]:
             way = "ahead of" if ahead > 0 else "behind"
             yield (
                 f"clock {neighbour}",
-                Trouble(name, f"{neighbour}'s clock is {abs(ahead):g} s {way} {name}'s"),
+                Trouble(name, f"{neighbour}'s clock is {spell_seconds(abs(ahead))} {way} {name}'s"),
             )

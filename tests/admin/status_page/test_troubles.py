@@ -74,7 +74,7 @@ def test_what_servers_say_of_themselves_is_told() -> None:
         masters=6,
         masters_up=4,
         other_keys=["Bob", "Cid"],
-        clocks={"Bob": -2.5, "Cid": 0.9, "Dan": 3.0},
+        clocks={"Bob": -2.5, "Cid": 0.9, "Dan": 3.0, "Eve": 3_456_000.2},
     )
     found = Troubles().now([], {"Ann": state}, {}, 1.0)
     assert [(one.words, one.seconds) for one in found] == [
@@ -83,4 +83,5 @@ def test_what_servers_say_of_themselves_is_told() -> None:
         ("The key of Ann's table is not that of Bob, Cid", 0.0),
         ("Bob's clock is 2.5 s behind Ann's", 0.0),
         ("Dan's clock is 3 s ahead of Ann's", 0.0),
+        ("Eve's clock is 40 d ahead of Ann's", 0.0),
     ]
