@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from floors import modules
 
 import proxyherd
 
@@ -53,26 +54,18 @@ def _is_command(node: ast.stmt) -> bool:
     return any(ast.unparse(decorator).partition("(")[0].endswith(".command") for decorator in decorators)
 
 
-def trees(folder: Path) -> dict[str, ast.Module]:
-    return {
-        str(file.relative_to(folder)): ast.parse(file.read_text()) for file in sorted(folder.rglob("*.py"))
-    }
-
-
 def homonyms(folder: Path, *, classes_only: bool = False) -> dict[str, list[str]]:
     """Return the names that stand in several modules, with these."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for module, tree in trees(folder).items():
-        for name, node in definitions(tree.body):
+    for module in modules(folder):
+        for name, node in definitions(module.tree.body):
             if not _is_command(node) and (isinstance(node, ast.ClassDef) or not classes_only):
-                found[name].add(module)
-    return {name: sorted(modules) for name, modules in sorted(found.items()) if len(modules) > 1}
+                found[name].add(module.name)
+    return {name: sorted(where) for name, where in sorted(found.items()) if len(where) > 1}
 
 
 def test_no_public_name_is_defined_in_two_modules() -> None:
-    assert {
-        name: modules for name, modules in homonyms(PACKAGE).items() if name not in WITH_THEIR_MODULE
-    } == {}
+    assert {name: where for name, where in homonyms(PACKAGE).items() if name not in WITH_THEIR_MODULE} == {}
 
 
 def test_no_class_of_the_helpers_is_called_like_another() -> None:
@@ -81,15 +74,13 @@ def test_no_class_of_the_helpers_is_called_like_another() -> None:
 
 def test_what_several_modules_may_define_is_a_function_that_is_never_imported_by_name() -> None:
     assert WITH_THEIR_MODULE.keys() <= homonyms(PACKAGE).keys(), "an exception that nobody needs"
-    for module, tree in trees(PACKAGE).items():
-        defined = dict(definitions(tree.body))
-        assert all(isinstance(defined[n], ast.FunctionDef) for n in defined.keys() & WITH_THEIR_MODULE), (
-            module
-        )
-        by_name = {
-            name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in imported(node)
-        }
-        assert by_name & WITH_THEIR_MODULE.keys() == set(), module
+    for module in modules(PACKAGE):
+        defined = dict(definitions(module.tree.body))
+        functions = [defined[name] for name in defined.keys() & WITH_THEIR_MODULE]
+        assert all(isinstance(node, ast.FunctionDef) for node in functions), module.name
+        imports = [node for node in ast.walk(module.tree) if isinstance(node, ast.ImportFrom)]
+        by_name = {name for node in imports for name in imported(node)}
+        assert by_name & WITH_THEIR_MODULE.keys() == set(), module.name
 
 
 def imported(node: ast.ImportFrom) -> Iterator[str]:
