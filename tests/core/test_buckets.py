@@ -372,6 +372,7 @@ def test_an_address_that_has_asked_for_places_lately_is_remembered() -> None:
 # Memory. -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_million_addresses_take_no_more_memory_than_the_limit_says() -> None:
     """Each uses so much that it still counts when the last one comes. What an entry takes is in the description of
     `max_addresses`: the description is tested, too."""

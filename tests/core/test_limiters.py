@@ -171,6 +171,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "outcome"), [(kind, outcome) for kind, outcome, _ in COMMANDS])
 def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_something_is_logged(
     tmp_path: Path, kind: str, outcome: str

@@ -705,6 +705,7 @@ def test_linked_servers_compare_from_time_to_time_and_mend_what_differs() -> Non
 CLIENTS = 20_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("differing", [0, 1, 10, 300])
 @pytest.mark.parametrize("older", [False, True])

@@ -76,6 +76,7 @@ def test_a_herd_keeps_its_laws_whatever_the_world_does(first: int) -> None:
         check(seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [2, 3, 12, 30])
 @pytest.mark.parametrize("journal", ["none", "kept", "less a second", "always"])
 def test_a_herd_of_any_size_keeps_its_laws_on_trees_of_the_real_depth(servers: int, journal: str) -> None:
@@ -94,6 +95,7 @@ def test_a_seed_reproduces_its_run_exactly(seed: int) -> None:
     assert len(first) > 10
 
 
+@pytest.mark.long
 def test_in_some_of_the_seeds_each_thing_happens_that_may_become_of_a_command() -> None:
     outcomes, ways = Counter[str](), Counter[str]()
     for seed in range(100):
@@ -516,6 +518,7 @@ PLANS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, method, bug in BUGS[name]:

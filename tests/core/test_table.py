@@ -187,6 +187,7 @@ def bytes_of(model: dict[bytes, Entry]) -> int:
     return sum(len(client) + len(entry.line) for client, entry in model.items())
 
 
+@pytest.mark.long
 @given(st.lists(deeds, max_size=30))
 @settings(max_examples=300)
 def test_after_any_history_bytes_are_the_sum_and_what_has_no_room_changes_nothing(

@@ -56,6 +56,7 @@ def test_a_whole_herd_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert marked.marks().made == marked.rubric.possible
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", EXPLAINED)
 def test_a_check_that_another_one_explains_sees_the_fault_too(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +73,7 @@ def test_a_check_that_another_one_explains_sees_the_fault_too(
     assert named(fails) <= graded.faults(graded.grade(way, tmp_path, sections(names)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", BROKEN)
 def test_a_broken_herd_fails_what_it_breaks_and_nothing_else(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -95,6 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("logs")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", kinds())
 @given(data=st.data())
 def test_a_line_that_is_put_into_its_form_is_what_is_rendered_from_its_fields(
@@ -145,6 +146,7 @@ def test_events_of_several_kinds_are_the_lines_of_each_and_odd_ones_change_no_ot
     assert together == lines(folder, "Bob", said, compiled=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", kinds())
 @given(data=st.data())
 def test_plain_values_are_put_into_the_form(kind: type[FrequentEvent], data: st.DataObject) -> None:

@@ -53,6 +53,7 @@ def a_polygon(world: ClientWorld) -> Polygon:
     return Polygon([[[*star, star[0]], [*hole, hole[0]]]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "areas", "least"), [(a_circle, 50, 10_000), (a_box, 50, 10_000), (a_polygon, 10, 300)]
 )

@@ -148,6 +148,7 @@ def test_a_search_that_fails_ends_alone() -> None:
     assert isinstance(reasons["other"], SearchResult)
 
 
+@pytest.mark.long
 def test_of_many_long_searches_the_first_are_answered_long_before_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

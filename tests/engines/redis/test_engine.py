@@ -409,6 +409,7 @@ def test_what_was_given_up_is_not_done_later() -> None:
     played(scene, deadline_seconds=5.0)
 
 
+@pytest.mark.long
 def test_clients_wait_when_too_much_waits_for_masters_that_can_be_had_only() -> None:
     async def scene(world: World, front: Front) -> None:
         asker, clients = Asker(), one_of_each(world)
@@ -791,6 +792,7 @@ def check_at_rest(engine: RedisEngine) -> None:
     assert engine.routes.trouble() == ""
 
 
+@pytest.mark.long
 @given(st.lists(says | happens, min_size=1, max_size=25), st.integers(0, 1 << 32))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_happens_answers_are_true_and_nothing_is_forgotten(

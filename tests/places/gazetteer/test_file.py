@@ -95,6 +95,7 @@ def test_a_result_reads_as_google_spells_one(real: File) -> None:
     ]
 
 
+@pytest.mark.long
 def test_every_place_is_there_with_every_letter_of_its_name_and_laid_out_as_all_answers(
     real: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:

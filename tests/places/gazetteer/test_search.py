@@ -103,6 +103,7 @@ def circles_and_places(draw: st.DrawFn) -> tuple[Circle, list[Place]]:
     return (latitude, longitude, draw(METRES), draw(st.integers(1, 20))), numbered
 
 
+@pytest.mark.long
 @settings(max_examples=500, deadline=None)
 @given(circles_and_places(), st.integers(1, 40))
 def test_a_search_finds_what_is_there_in_its_order_whatever_a_step_is(
@@ -208,6 +209,7 @@ def test_no_step_looks_at_more_than_a_slice_a_slice_is_one_step_and_the_first_of
     assert len(looked) == max(1, math.ceil(sum(looked) / SLICE))
 
 
+@pytest.mark.long
 def test_a_search_looks_at_few_more_places_than_there_are_in_the_circle(earth: File) -> None:
     """Three times as many in circles of 10 km: a strip is as wide as half the circle."""
     truth = BruteForce(real_places())

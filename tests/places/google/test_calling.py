@@ -214,6 +214,7 @@ PACKS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", BOTH)
 @pytest.mark.parametrize("pack", PACKS)
 def test_the_longest_body_is_read_and_no_longer_one(google: FakeGoogle, provider: str, pack: str) -> None:
@@ -673,6 +674,7 @@ def test_no_traceback_of_a_failure_shows_the_key_not_even_by_what_its_frames_hol
             assert spelling not in text, f"{spelling} stands in {text}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("provider", ["google", "google-new", "auto"])
 def test_nothing_that_asyncio_or_aiohttp_logs_or_warns_of_shows_the_key(
     google: FakeGoogle, provider: str, caplog: pytest.LogCaptureFixture
