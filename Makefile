@@ -39,10 +39,10 @@ check: lint
 check test: export PYTHONDONTWRITEBYTECODE =
 check: export PROXYHERD_SEEDS ?= 100
 
-# Four at once, even on two cores, because tests mostly wait.
+# Five at once, even on two cores, because tests mostly wait; tests/conftest.py says in which order.
 test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
-	@$(BIN)/pytest -n 4 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 5 --dist loadgroup $(PYTEST_ARGS)
 
 # The wheels, and the laws of the core on the compiled one.
 test-compiled: .venv/test.stamp

@@ -10,8 +10,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+import pytest
 
 import proxyherd
 
@@ -236,6 +241,7 @@ STARTS = {
 }
 
 
+@pytest.mark.long
 def test_a_test_that_starts_a_process_fails_outside_these_folders(tmp_path: Path) -> None:
     shutil.copy(TESTS / "conftest.py", tmp_path)
     tests = "import contextlib, os, subprocess, sys\nfrom pathlib import Path\nimport pytest, warm_start\n"
@@ -265,3 +271,47 @@ def test_a_test_that_starts_a_process_fails_outside_these_folders(tmp_path: Path
         **{f"system/test_it.py::test_{name}": "PASSED" for name in [*STARTS, "a_fixture"]},
         **{f"{folder}/test_it.py::test_none": "PASSED" for folder in ("core", "system")},
     }, done.stdout
+
+
+def conftest() -> ModuleType:
+    spec = spec_from_file_location("rules_for_all_tests", TESTS / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(module := module_from_spec(spec))
+    return module
+
+
+def item(name: str, group: str = "") -> Any:
+    mark = SimpleNamespace(args=(group,)) if group else None
+    return SimpleNamespace(nodeid=name, path=TESTS / name, get_closest_marker=lambda _: mark)
+
+
+def test_the_longest_groups_begin_first_and_tests_that_compute_take_turns_with_tests_that_wait() -> None:
+    rules = conftest()
+    computing = [item(f"core/{number}") for number in range(60)]
+    waiting = [item(f"system/{number}") for number in range(10)]
+    shared = [item(f"project/{number}", "a group") for number in range(3)]
+    longest = [
+        item(f"system/{name}{number}", name) for name in rules.LONGEST_GROUPS[:2] for number in range(5)
+    ]
+    items = [*computing, *waiting, *shared, *reversed(longest)]
+    rules._mix(items)
+    names = [one.nodeid for one in items]
+    assert sorted(names) == sorted(one.nodeid for one in (*computing, *waiting, *shared, *longest))
+    assert {*names[:5]} == {one.nodeid for one in longest[:5]}
+    assert max(names.index(one.nodeid) for one in longest) < len(names) // 2
+    assert [name for name in names if name.startswith("project")] == [one.nodeid for one in shared]
+    assert names.index("project/2") == names.index("project/0") + 2, "a group stays together"
+    apart = [names.index(one.nodeid) for one in waiting]
+    assert apart == sorted(apart)
+    assert all(4 <= after - before <= 12 for before, after in pairwise(apart))
+
+
+def test_the_longest_groups_are_groups() -> None:
+    texts = [
+        file.read_text()
+        for folder in ("project", "support", "system")
+        for file in (TESTS / folder).glob("*.py")
+    ]
+    groups = {name for text in texts for name in re.findall(r'xdist_group\("([^"]+)"\)', text)}
+    assert {*conftest().LONGEST_GROUPS} <= groups
