@@ -289,7 +289,9 @@ def _reason(one: Status) -> str:
         return f"cannot be asked: {one.problem}"
     if not one.told.ready:
         return f"is not ready: {one.problem or 'it gives no reason'}"
-    return _whose(one) or (f"has no link with {', '.join(one.missing)}" if one.missing else "")
+    refusals = one.told.refusals
+    missing = [f"{name} (refused: {refusals[name]})" if name in refusals else name for name in one.missing]
+    return _whose(one) or (f"has no link with {', '.join(missing)}" if missing else "")
 
 
 def _whose(one: Status) -> str:

@@ -42,6 +42,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "over_rate": told and told.over_rate,
         "clocks": told and told.clocks,
         "other_keys": told and told.other_keys,
+        "refusals": told and told.refusals,
         "file": told and told.file,
         "process": told and told.process,
         "rates": None if rates is None else _rates_object(rates),

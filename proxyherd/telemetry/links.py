@@ -88,6 +88,8 @@ class LinkObserver:
         self.states: dict[str, _State] = dict.fromkeys(neighbours, "cut")
         self.since = dict.fromkeys(self.states, time.monotonic())
         """When each link got its state, by the monotonic clock."""
+        self.refusals: dict[str, str] = {}
+        """Why neighbours were refused last, until there is a link."""
         self._up = metrics.gauge(
             "proxyherd_links_up", "1 while the link with this neighbour is live", neighbour=None
         )
@@ -164,6 +166,7 @@ class LinkObserver:
             case LinkFailed(claimed, dialled, reason):
                 self._failures.labels(claimed or "unknown").inc()
                 event = "peer_unreachable" if dialled else "peer_refused"
+                self._refuse(claimed, "" if dialled else reason)
                 self._events.limited(claimed, event, reason, neighbour=claimed)
             case Skipped(neighbour, line, reason):
                 self._skipped.labels(neighbour).inc()
@@ -176,8 +179,15 @@ class LinkObserver:
             self.states[neighbour] = state
             self.since[neighbour] = time.monotonic()
 
+    def _refuse(self, neighbour: str | None, reason: str) -> None:
+        if neighbour in self.states:
+            self.refusals.pop(neighbour, None)
+            if reason:
+                self.refusals[neighbour] = reason
+
     def _opened(self, note: LinkUp) -> None:
         neighbour = note.neighbour
+        self._refuse(neighbour, "")
         self._events.lift_limits(neighbour, "peer_unreachable", "peer_refused")
         self._becomes(neighbour, "catching up")
         self._up.labels(neighbour).set(1)

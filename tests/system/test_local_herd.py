@@ -374,6 +374,7 @@ def test_run_at_a_path_that_cannot_be_says_so(checkout: Checkout, name: str, tol
 
 def test_nothing_is_started_when_a_port_is_taken(checkout: Checkout) -> None:
     (checkout.folder / "var/secret").write_bytes(bytes(32))
+    (checkout.folder / "var/secret").chmod(0o600)
     checkout.pretend('test "$1" != check-config || { echo taken >&2; exit 1; }')
     done = checkout.make("run")
     assert done.returncode != 0

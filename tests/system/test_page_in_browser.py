@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from browser import chromium, inaccessible, live, opened
+from browser import chromium, inaccessible, live, opened, visited
 from debian import needs
 from herd_process import RunningHerd, herd_of, running_herd, wait_until
 from large_herd import large_herd, ring
@@ -432,6 +432,118 @@ def test_a_circle_that_is_drawn_tells_who_comes_and_who_leaves(browser: Browser,
         expect(note).to_have_text("A circle is a latitude, a longitude and at most 2,000 kilometres.")
 
 
+def touch(page: Page, *steps: list[tuple[float, float]]) -> None:
+    """Put fingers on the page, move them from step to step, and take them off: what Chromium makes of a real screen."""
+    session = page.context.new_cdp_session(page)
+    for at, fingers in enumerate([*steps, []]):
+        kind = "touchMove" if at and fingers else "touchStart" if fingers else "touchEnd"
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(fingers)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.detach()
+
+
+def view_of(page: Page) -> list[float]:
+    """Return what the map shows: its left and upper edge, in degrees, and its zoom."""
+    return [*map(float, (page.locator("#map").get_attribute("data-view") or "").split())]
+
+
+@pytest.mark.parametrize("upright", [False, True], ids=["side by side", "one above the other"])
+def test_two_fingers_zoom_the_map_and_one_moves_it_and_the_page_stays(
+    browser: Browser, herd: RunningHerd, *, upright: bool
+) -> None:
+    here = f"http://127.0.0.1:{herd['Ann'].admin_port}/"
+    with visited(browser, here, width=390, has_touch=True) as page:
+        live(page)
+        x, y = on_map(page, 0, 0)
+        scrolled = page.evaluate("scrollY")
+
+        def pair(apart: float) -> list[tuple[float, float]]:
+            return [(x, y - apart), (x, y + apart)] if upright else [(x - apart, y), (x + apart, y)]
+
+        touch(page, *map(pair, range(20, 61, 4)))
+        left, top, zoom = view_of(page)
+        assert zoom == pytest.approx(3, rel=0.15)
+        assert on_map(page, 0, 0) == pytest.approx((x, y), abs=8)
+        touch(page, *[[(x + step, y + step / 2)] for step in range(0, 41, 4)])
+        moved_left, moved_top, same = view_of(page)
+        assert same == zoom
+        assert moved_left < left
+        assert moved_top < top
+        touch(page, *map(pair, range(60, 10, -5)))
+        assert view_of(page)[2] == pytest.approx(1, abs=0.01)
+        assert page.evaluate("scrollY") == scrolled
+
+
+def test_a_finger_that_goes_up_over_the_whole_map_scrolls_the_page_and_a_tap_is_a_place(
+    browser: Browser, herd: RunningHerd
+) -> None:
+    herd["Ann"].hears(b"tapped", b"-40-100")
+    here = f"http://127.0.0.1:{herd['Bob'].admin_port}/"
+    with visited(browser, here, width=390, has_touch=True) as page:
+        live(page)
+        page.touchscreen.tap(*on_map(page, -40, -100))
+        expect(page.locator("#client")).to_have_value("tapped")
+        x, y = on_map(page, 0, 0)
+        scrolled = page.evaluate("scrollY")
+        touch(page, *[[(x, y - step)] for step in range(0, 61, 6)])
+        page.wait_for_function(f"() => scrollY > {scrolled} + 20")
+        assert view_of(page)[2] == 1
+
+
+def test_in_front_of_redis_what_a_server_cannot_know_is_left_out_at_any_width(
+    browser: Browser, herd: RunningHerd
+) -> None:
+    """A hello without a map says that there is no table."""
+    with opened(browser, herd["Ann"]) as page:
+        page.locator(".node", has_text="Bob").click()
+        expect(page.locator("#details")).to_contain_text("links live")
+        page.evaluate("document.body.classList.add('tableless')")
+        expect(page.locator("#details")).not_to_contain_text(re.compile("links live|mended"))
+        heads = page.locator("#servers thead th:visible").all_inner_texts()
+        assert not {"Links", "Clients", "Floods in/s", "Floods out/s"} & {*heads}
+        assert {"Server", "State", "Connections", "Commands/s"} < {*heads}
+        for width in (390, 768, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_function(f"() => innerWidth === {width}")
+            cells = page.locator("#servers tbody tr").first.locator("[data-label]:visible")
+            assert cells.count() == len(heads)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            tops = page.evaluate(
+                "[...document.querySelectorAll('#sums > div')].filter((one) => one.offsetHeight).map((one) => one.offsetTop)"
+            )
+            assert len({*tops}) == (2 if width == 390 else 1), "four figures in full rows"
+
+
+def test_on_a_narrow_page_the_servers_flow_with_it_and_commands_keep_their_box(
+    browser: Browser, herd: RunningHerd
+) -> None:
+    with opened(browser, herd["Ann"], width=390) as page:
+        for _ in range(60):
+            herd["Ann"].ask(b"FOO")
+        page.wait_for_function("() => document.querySelectorAll('#commands tbody tr').length > 50")
+        for box, flows in (("#servers-box", True), ("#commands-box", False)):
+            fits = page.locator(box).evaluate("(one) => one.scrollHeight <= one.clientHeight")
+            assert fits == flows, box
+
+
+def test_what_is_typed_with_spaces_around_it_is_the_same_circle(browser: Browser, herd: RunningHerd) -> None:
+    with opened(browser, herd["Ann"]) as page:
+        page.fill("#circle", " 48.25, 16.5, 5 ")
+        page.click("#watch-it")
+        expect(page.locator("#map")).to_have_attribute("data-marked", "48.25 16.50")
+
+
+def test_a_click_while_the_server_does_not_answer_is_told_and_is_no_error(
+    browser: Browser, herd: RunningHerd
+) -> None:
+    with opened(browser, herd["Ann"]) as page:
+        page.route("**/near?*", lambda route: route.abort())
+        page.mouse.click(*on_map(page, -80, 0))
+        expect(page.locator("#follow-note")).to_have_text(
+            "The server does not say now who is near that place."
+        )
+
+
 # Much of everything. ---------------------------------------------------------------------------------------------
 
 
@@ -466,7 +578,7 @@ def test_a_graph_of_thirty_servers_fits_and_is_accessible(browser: Browser) -> N
             expect(page).to_have_title("(1/30) herd – S00")
             page.set_viewport_size({"width": 390, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            assert page.evaluate("document.documentElement.scrollHeight") < HIGHEST[390]
+            assert page.evaluate("document.documentElement.scrollHeight") < 5_500  # all of them flow with the page
             page.set_viewport_size({"width": 1280, "height": 800})
             expect(page.locator("#graph line")).to_have_count(len(ring(names)))
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280

@@ -184,6 +184,22 @@ def test_the_state_of_each_link_is_known_from_the_start_and_follows_what_happens
     watched.end()
 
 
+@pytest.mark.parametrize(
+    "ending", [LinkUp("Ann", dialled=False), LinkFailed("Ann", dialled=True, reason="nobody listens")]
+)
+def test_why_a_neighbour_is_refused_is_known_until_it_is_linked_or_is_not_there(
+    tmp_path: Path, ending: LinkUp | LinkFailed
+) -> None:
+    watched = Watched(tmp_path)
+    links = watched.observer.links
+    for claimed in ("Ann", "Eve", None):
+        watched.observer.note([LinkFailed(claimed, dialled=False, reason=f"{claimed} has no proof")])
+    assert links.refusals == {"Ann": "Ann has no proof"}
+    watched.observer.note([ending])
+    assert links.refusals == {}
+    watched.end()
+
+
 @pytest.mark.parametrize(("reason", "failures"), [(REPLACED, 1.0), ("silent", 0.0)])
 def test_a_link_that_a_newer_one_replaced_counts_as_a_failure(
     tmp_path: Path, reason: str, failures: float

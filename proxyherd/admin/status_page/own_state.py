@@ -12,7 +12,8 @@ import msgspec
 from prometheus_client.metrics import MetricWrapperBase
 
 from proxyherd import __version__
-from proxyherd.admin.status_page.state import MOST_COMMANDS, Histogram, ServerState
+from proxyherd.admin.status_page.state import MOST_COMMANDS, MOST_REASON, Histogram, ServerState
+from proxyherd.base.words import shorten_text
 from proxyherd.telemetry.observer import Observer
 
 
@@ -91,6 +92,7 @@ class OwnState:
             over_rate=_total(observer.connections.waiting),
             clocks={name: round(ahead, 3) for name, ahead in observer.erasures.clocks.items()},
             other_keys=sorted(observer.links.other_keys),
+            refusals={name: shorten_text(why, MOST_REASON) for name, why in observer.links.refusals.items()},
             file=self._file,
             process=os.getpid(),
             masters=_total(observer.cluster.masters_known),

@@ -23,6 +23,9 @@ MOST_COMMANDS: Final = 50
 """Commands in one state. If it is asked once a second, these are all of a quiet server's commands, and a sample of a busy
 one's."""
 
+MOST_REASON: Final = 200
+"""Characters of the reason why a neighbour is refused."""
+
 _LONGEST: Final = 12 * SHOWN_BYTES
 """Characters of a shown command: each byte may be escaped."""
 
@@ -30,6 +33,7 @@ LinkState = Literal["live", "catching up", "cut"]
 
 _Name = Annotated[str, Meta(max_length=63)]
 _Protocol = Annotated[str, Meta(max_length=32)]
+_Short = Annotated[str, Meta(max_length=MOST_REASON)]
 _Text = Annotated[str, Meta(max_length=1_024)]
 _Path = Annotated[str, Meta(max_length=4_096)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 53)]  # the largest exact number in a page's script
@@ -57,7 +61,8 @@ class ServerState(Struct, frozen=True):
     """The state of one server. `life` changes with each start. `commands` is None if the asker may not see them; `cursor`
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
-    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. `readiness_seconds`: for how long it
+    neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. `refusals`:
+    why it has refused neighbours that are not linked now. `readiness_seconds`: for how long it
     has been ready, or not; `link_seconds`: for how long each link has been in its state.
     `file`: the whole path of the herd's file with which it was started; `process`: its ID on its host. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
@@ -88,6 +93,7 @@ class ServerState(Struct, frozen=True):
     over_rate: _Count = 0
     clocks: Annotated[dict[_Name, _Ahead], Meta(max_length=256)] = {}
     other_keys: Annotated[list[_Name], Meta(max_length=256)] = []
+    refusals: Annotated[dict[_Name, _Short], Meta(max_length=256)] = {}
     file: _Path = ""
     process: _Count = 0
     masters: _Count = 0
@@ -165,6 +171,7 @@ def _visible(state: ServerState) -> ServerState:
         protocols={visible(name): count for name, count in state.protocols.items()},
         clocks={visible(name): ahead for name, ahead in state.clocks.items()},
         other_keys=[visible(name) for name in state.other_keys],
+        refusals={visible(name): visible(reason) for name, reason in state.refusals.items()},
         file=visible(state.file),
         link_seconds={visible(name): seconds for name, seconds in state.link_seconds.items()},
         commands=commands,

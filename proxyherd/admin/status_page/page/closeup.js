@@ -26,11 +26,10 @@ export class CloseUp {
     const width = Math.round(this.canvas.clientWidth * (devicePixelRatio || 1));
     if (!width || !this.shown) return;
     const { circle, clients } = this.shown;
-    const places = [...clients.values()].flat();
-    if (!circle && !places.length) return;
+    if (!circle && !clients.size) return;
     this.canvas.width = width;
     this.canvas.height = width / 2;
-    const { middle, degrees } = circle ? around(circle) : surrounding(places);
+    const { middle, degrees } = circle ? around(circle) : surrounding([...clients.values()].flat());
     const high = this.canvas.height / degrees; // pixels of a degree of latitude
     const wide = high * Math.max(0.01, Math.cos(middle.latitude * Math.PI / 180));
     const style = getComputedStyle(document.documentElement);

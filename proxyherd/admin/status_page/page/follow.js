@@ -21,7 +21,7 @@ export class Follow {
     });
     byId("follow-circle").addEventListener("submit", (event) => {
       event.preventDefault();
-      const [latitude, longitude, km] = byId("circle").value.split(/[\s,;]+/).map(Number);
+      const [latitude, longitude, km] = byId("circle").value.trim().split(/[\s,;]+/).map(Number);
       const is = Math.abs(latitude) <= 90 && Math.abs(longitude) <= 180 && km > 0 && km <= MOST_KILOMETRES;
       if (is) this.followCircle({ latitude, longitude, km });
       else this.stop(`A circle is a latitude, a longitude and at most ${number(MOST_KILOMETRES)} kilometres.`);
@@ -38,6 +38,7 @@ export class Follow {
   }
 
   stop(words = HELP) {
+    this.asked = null;
     this.source?.close();
     cancelAnimationFrame(this.frame);
     this.frame = 0;
@@ -61,10 +62,18 @@ export class Follow {
   }
 
   async followNearest({ latitude, longitude, km }) {
-    const answer = await fetch(`/near?${new URLSearchParams({ lat: latitude, lon: longitude, km, most: 1 })}`);
-    const { clients } = answer.ok ? await answer.json() : { clients: [] };
-    if (clients.length) this.followClient(clients[0].client);
-    else setText(byId("follow-note"), `Nobody is within ${number(km)} km of that place.`);
+    const asked = this.asked = {}; // until something else is wanted
+    let words = `Nobody is within ${number(km)} km of that place.`;
+    try {
+      const answer = await fetch(`/near?${new URLSearchParams({ lat: latitude, lon: longitude, km, most: 1 })}`);
+      if (!answer.ok) throw new Error(answer.status);
+      const { clients: [nearest] } = await answer.json();
+      if (asked !== this.asked) return;
+      if (nearest) return this.followClient(nearest.client);
+    } catch {
+      words = "The server does not say now who is near that place.";
+    }
+    if (asked === this.asked) setText(byId("follow-note"), words);
   }
 
   start(query, name, circle = null) {

@@ -87,11 +87,12 @@ function showDetails() {
   if (server && server.known) {
     const links = Object.values(server.links);
     const live = links.filter((one) => one === "live").length;
-    words = `${server.name}: ${server.reason}, version ${server.version}, up ${span(server.uptime)}, ${live} of ${links.length} links live, `
-      + `${number(server.clients)} clients, ${connections(server)} connections, `
+    const ofTable = (words) => (document.body.classList.contains("tableless") ? "" : words);
+    words = `${server.name}: ${server.reason}, version ${server.version}, up ${span(server.uptime)}, `
+      + ofTable(`${live} of ${links.length} links live, ${number(server.clients)} clients, `) + `${connections(server)} connections, `
       + `${number(server.answered)} commands answered, ${number(server.rates.answered)} a second, `
       + `${number(server.rates.invalid)} of them invalid, `
-      + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;
+      + ofTable(`${number(server.mended)} entries mended by the last checks, `) + `places by ${server.places_by}.`;
   }
   setText(byId("details"), words);
 }

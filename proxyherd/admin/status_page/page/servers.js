@@ -5,6 +5,7 @@ import { drawing, duration, element, number, setAttribute, setText, span } from 
 const POINTS = 60;
 const COLUMNS = ["Server", "State", "Up", "Version", "Links", "Clients", "Connections", "Commands/s", "Floods in/s", "Floods out/s", "Places p50", "Places p95", "Loop lag p99"];
 const FIGURES = new Set([2, 5, 6, 7, 8, 9, 10, 11, 12]);
+const OF_TABLE = new Set([4, 5, 8, 9]); // what a server in front of Redis cannot know
 const SPARKS = { 7: "answered", 8: "floods_in", 9: "floods_out" };
 
 export class Servers {
@@ -52,7 +53,8 @@ function makeRow(name) {
     const attributes = { "data-label": label };
     if (at === 0) Object.assign(attributes, { scope: "row", role: "rowheader" });
     else attributes.role = "cell";
-    if (FIGURES.has(at)) attributes.class = "number";
+    const classes = [FIGURES.has(at) ? "number" : "", OF_TABLE.has(at) ? "of-table" : ""].filter(Boolean).join(" ");
+    if (classes) attributes.class = classes;
     const cell = element(at === 0 ? "th" : "td", attributes);
     const words = element("span");
     cell.append(words);
