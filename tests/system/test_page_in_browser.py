@@ -578,7 +578,8 @@ def test_a_graph_of_thirty_servers_fits_and_is_accessible(browser: Browser) -> N
             expect(page).to_have_title("(1/30) herd – S00")
             page.set_viewport_size({"width": 390, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            assert page.evaluate("document.documentElement.scrollHeight") < 5_500  # all of them flow with the page
+            # All of them flow with the page.
+            assert page.evaluate("document.documentElement.scrollHeight") < 5_500
             page.set_viewport_size({"width": 1280, "height": 800})
             expect(page.locator("#graph line")).to_have_count(len(ring(names)))
             assert page.evaluate("document.documentElement.scrollWidth") <= 1280
