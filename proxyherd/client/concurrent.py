@@ -37,24 +37,30 @@ from proxyherd.client.rules.commands import (
     raw_command,
     report_command,
 )
-from proxyherd.client.rules.errors import ClientClosed, NotAllowed, ReportRefused
+from proxyherd.client.rules.errors import ClientClosed, InvalidCommand, NotAllowed, ReportRefused
 from proxyherd.client.rules.fields import Moment, Number
 from proxyherd.client.rules.follows import FollowedChange, FollowState, follow_message
 from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline
 from proxyherd.client.rules.settings import count_setting, seconds_setting
 from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, check_tls
-from proxyherd.client.tokens import may_report
+from proxyherd.client.tokens import end_of, may_report
 
 if TYPE_CHECKING:
     import ssl
 
 A = TypeVar("A")
 
+_SECOND = 1_000_000_000
+"""In nanoseconds."""
+
 _OUTSTANDING = 256
 """As many answers as a server lets one connection wait for by default."""
 
 _AREAS_OUTSTANDING = 16
 """Questions about areas at once. A server takes 64 of one address."""
+
+_CLOCK_SECONDS = 30
+"""By so much the clocks of a server and of this machine may differ."""
 
 _NEEDS_WEB = "needs WebSockets: name web ports, as ws://host:port"
 
@@ -276,7 +282,17 @@ class HerdClient:
     async def _answer(self, calls: Calls, command: ClientCommand[A], timeout: float | None) -> A:
         seconds = self._timeout if timeout is None else seconds_setting("timeout", timeout)
         self._check_open()
-        return await calls.call(command, seconds)
+        until = time_ns() + int(seconds * _SECOND)
+        try:
+            return await calls.call(command, seconds)
+        except (InvalidCommand, NotAllowed) as error:
+            # At its end a token allows nothing more; only then the server closes the connection.
+            left = end_of(self._token_sent) - time_ns() / _SECOND
+            if not self._renews or left > _CLOCK_SECONDS:
+                if left <= 0 and isinstance(error, InvalidCommand):
+                    raise NotAllowed("the token has expired") from error
+                raise
+        return await calls.call(command, max(0.0, (until - time_ns()) / _SECOND))
 
     def _check_open(self) -> None:
         if self._closed:

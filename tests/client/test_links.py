@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -454,3 +455,41 @@ def test_questions_about_areas_go_to_another_server_when_one_cannot_answer() -> 
             "max_age_s": 60.0,
         },
     ]
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_what_a_server_denies_at_the_end_of_a_token_is_asked_again_with_the_next_one(renews: bool) -> None:
+    """It says `? ` before it closes the connection. Neither is the client unknown, nor the report refused."""
+    used: list[float] = []
+
+    def token(left: float) -> str:
+        claims = {"sub": "*", "may": ["report", "see"], "exp": int(time.time() + left)}
+        return jwt.encode(claims, "k" * 32, algorithm="HS256")
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        claims = jwt.decode(request.headers["Authorization"][7:], options={"verify_signature": False})
+        used.append(claims["exp"] - time.time())
+        socket = web.WebSocketResponse(protocols=(LINES_SUBPROTOCOL,))
+        await socket.prepare(request)
+        async for message in socket:
+            if used[-1] > 0:
+                await answer(socket, message.data)
+                continue
+            await socket.send_bytes(b"".join(b"? " + line for line in message.data.splitlines(True)))
+            await socket.close(code=4401, message=b"expired")
+        return socket
+
+    async def body(url: str) -> None:
+        lives = iter([-5, 1_000])
+        made = (lambda: token(next(lives))) if renews else token(-5)
+        async with HerdClient(url, timeout=100, token=made) as herd:
+            calls = [herd.report("kiwi", 1, 2), herd.locate("kiwi")]
+            if renews:
+                taken, located = await asyncio.gather(*calls)
+                assert taken.client == located.client == "kiwi"
+            else:
+                ended = await asyncio.gather(*calls, return_exceptions=True)
+                assert [str(one) for one in ended] == ["the token has expired"] * 2
+                assert all(isinstance(one, NotAllowed) for one in ended)
+
+    with_web_server(handler, body)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import jwt
 import pytest
 
-from proxyherd.client.tokens import may_report
+from proxyherd.client.tokens import end_of, may_report
 
 KEY = "k" * 32
 
@@ -32,3 +34,8 @@ def test_a_token_allows_reports_of_its_subject(
 @pytest.mark.parametrize("token", ["", "opaque", "a.b.c", "a.W10.c", "a.\xff.c", "a.eyJzdWIiOjV9.c"])
 def test_of_a_token_that_cannot_be_read_nothing_is_known(token: str) -> None:
     assert may_report(token, b"kiwi")
+    assert end_of(token) == math.inf
+
+
+def test_a_token_says_when_it_ends() -> None:
+    assert end_of(jwt.encode({"exp": 1795939200}, KEY, algorithm="HS256")) == 1795939200
