@@ -290,7 +290,7 @@ def _reason(one: Status) -> str:
     if not one.told.ready:
         return f"is not ready: {one.problem or 'it gives no reason'}"
     refusals = one.told.refusals
-    missing = [f"{name} (refused: {refusals[name]})" if name in refusals else name for name in one.missing]
+    missing = [f"{name} ({refusals[name]})" if name in refusals else name for name in one.missing]
     return _whose(one) or (f"has no link with {', '.join(missing)}" if missing else "")
 
 

@@ -43,6 +43,9 @@ SETTINGS_DIFFER: Final = (
 )
 """What is wrong with a neighbour whose settings differ, and what to do."""
 
+_BY_THE_OTHER: Final = "refused by the other: "
+"""How the reason begins that a neighbour gives who refuses this server (core/handshake.py)."""
+
 _State = Literal["live", "catching up", "cut"]
 
 _SHOWN_BYTES: Final = 1024
@@ -89,7 +92,7 @@ class LinkObserver:
         self.since = dict.fromkeys(self.states, time.monotonic())
         """When each link got its state, by the monotonic clock."""
         self.refusals: dict[str, str] = {}
-        """Why neighbours were refused last, until there is a link."""
+        """Why neighbours were refused last, by this server or by them, until there is a link or nobody is there."""
         self._up = metrics.gauge(
             "proxyherd_links_up", "1 while the link with this neighbour is live", neighbour=None
         )
@@ -166,7 +169,8 @@ class LinkObserver:
             case LinkFailed(claimed, dialled, reason):
                 self._failures.labels(claimed or "unknown").inc()
                 event = "peer_unreachable" if dialled else "peer_refused"
-                self._refuse(claimed, "" if dialled else reason)
+                told = reason if reason.startswith(_BY_THE_OTHER) else ""
+                self._refuse(claimed, told if dialled else f"refused: {reason}")
                 self._events.limited(claimed, event, reason, neighbour=claimed)
             case Skipped(neighbour, line, reason):
                 self._skipped.labels(neighbour).inc()

@@ -560,9 +560,9 @@ def test_status_of_a_whole_herd(herd: herd_file.Herd) -> None:
         (page("Bob", "Ann", links={"Ann": "cut"}), "ready  0/1", "Bob has no link with Ann"),
         (page("Bob", "Stranger"), "ready  0/1", "Bob has no link with Ann"),
         (
-            page("Bob", "Ann", links={"Ann": "cut"}, refusals={"Ann": "has no proof\x1b"}),
+            page("Bob", "Ann", links={"Ann": "cut"}, refusals={"Ann": "refused: no proof\x1b"}),
             "ready  0/1",
-            "Bob has no link with Ann (refused: has no proof\\x1b)",
+            "Bob has no link with Ann (refused: no proof\\x1b)",
         ),
         (page("Ann", "Bob"), "unknown  -", "another server answers there"),
         ({}, "unknown  -", ": answers 404"),

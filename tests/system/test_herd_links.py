@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from herd_process import (
     PATIENCE_SECONDS,
     ROOT,
@@ -20,6 +21,7 @@ from herd_process import (
     write_secret,
 )
 
+from proxyherd.cli import main
 from proxyherd.config import herd_file
 
 HEARTBEAT_SECONDS = 0.5
@@ -42,6 +44,9 @@ def test_server_with_another_secret_is_refused_and_both_log_it() -> None:
         )
         told = "refused by the other: Bob does not prove the herd's secret; has it another secret file?"
         herd["Bob"].wait_for_event("peer_unreachable", neighbour="Cid", level="warning", reason=told)
+        said = CliRunner().invoke(main, ["status", "--config", str(herd.file)]).stderr
+        assert f"Bob has no link with Cid ({told})" in said
+        assert "Cid has no link with Bob (refused: Bob does not prove the herd's secret; " in said
         # What either side says stays on its side, and both serve.
         ours, theirs = herd["Ann"].hears(b"ours"), stranger.hears(b"theirs")
         herd["Bob"].wait_until_knows(ours)

@@ -194,9 +194,11 @@ def test_why_a_neighbour_is_refused_is_known_until_it_is_linked_or_is_not_there(
     links = watched.observer.links
     for claimed in ("Ann", "Eve", None):
         watched.observer.note([LinkFailed(claimed, dialled=False, reason=f"{claimed} has no proof")])
-    assert links.refusals == {"Ann": "Ann has no proof"}
+    assert links.refusals == {"Ann": "refused: Ann has no proof"}
     watched.observer.note([ending])
     assert links.refusals == {}
+    watched.observer.note([LinkFailed("Ann", dialled=True, reason="refused by the other: no proof")])
+    assert links.refusals == {"Ann": "refused by the other: no proof"}
     watched.end()
 
 

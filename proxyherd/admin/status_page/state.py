@@ -62,7 +62,7 @@ class ServerState(Struct, frozen=True):
     is what to ask with the next time, for later ones. `protocols` has the connections by protocol, and is empty in the
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
     neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. `refusals`:
-    why it has refused neighbours that are not linked now. `readiness_seconds`: for how long it
+    why neighbours that are not linked now were refused, by it or by them. `readiness_seconds`: for how long it
     has been ready, or not; `link_seconds`: for how long each link has been in its state.
     `file`: the whole path of the herd's file with which it was started; `process`: its ID on its host. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
