@@ -20,6 +20,8 @@ from proxyherd.client.rules.fields import Number, metres_field, name_field
 
 _ID: Final = "follow"
 _MOST_BUFFER_METRES: Final = 10_000
+_MOST_KNOWN: Final = 100_000
+"""Clients that are kept. A server lets one connection follow at most 10,000 in areas."""
 
 
 class FollowedChange(Struct, frozen=True):
@@ -117,6 +119,9 @@ class FollowState:
             *(change.lat, change.lon),
             *(change.time, change.received),
         ):
+            if known is None and len(self._known) >= _MOST_KNOWN:
+                self._known.clear()  # they may be inventions
+                raise ForeignAnswer(f"tells of more than {_MOST_KNOWN:,} clients")
             self._known[message.client] = change
             yield change
 

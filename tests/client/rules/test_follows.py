@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxyherd.client.rules import follows
 from proxyherd.client.rules.errors import FollowRefused, ForeignAnswer, NotAllowed, Unreachable
 from proxyherd.client.rules.follows import FollowedChange, FollowState, follow_message
 
@@ -119,6 +120,19 @@ def test_answers_and_events_of_later_versions_are_ignored() -> None:
 def test_what_is_no_event_is_foreign(data: str) -> None:
     with pytest.raises(ForeignAnswer, match="no event"):
         told(FollowState(is_area=True), data)
+
+
+def test_a_server_cannot_fill_the_memory_with_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follows, "_MOST_KNOWN", 3)
+    state = FollowState(is_area=True)
+    state.begin()
+    told(state, *(event("enter", name, 1) for name in "abc"), event("move", "a", 2))
+    with pytest.raises(ForeignAnswer, match="more than 3 clients"):
+        told(state, event("enter", "d", 1))
+    state.begin()
+    assert told(state, event("enter", "e", 1), event("snapshot"))[0] == ("enter", "e"), (
+        "the next server is heard"
+    )
 
 
 def test_what_is_followed_is_one_thing() -> None:
