@@ -84,6 +84,7 @@ def test_a_herd_of_any_size_keeps_its_laws_on_trees_of_the_real_depth(servers: i
     assert len(herd.servers) == servers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
 def test_a_seed_reproduces_its_run_exactly(seed: int) -> None:
     """All herds are kept, so that in each one other objects lie at other addresses."""

@@ -86,6 +86,7 @@ def spell(prefix: str, results: list[str], between: list[str], suffix: str) -> b
     ).encode()
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(answers(), st.integers(1, MOST_RESULTS))
 def test_only_the_results_beyond_the_bound_go(

@@ -191,6 +191,7 @@ def pattern(name: str) -> str:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data())
 def test_what_fits_a_pattern_is_read(name: str, data: st.DataObject) -> None:

@@ -138,6 +138,7 @@ def test_the_table_notes_changes_only_while_there_is_an_index() -> None:
     assert world.table.changes is None
 
 
+@pytest.mark.long
 def test_a_client_costs_at_most_150_bytes_and_nothing_without_an_index() -> None:
     table, random = Table(bytes(32), depth=2), Random(1)
     for number in range(20_000):

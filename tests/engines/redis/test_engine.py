@@ -511,6 +511,7 @@ def test_where_reports_gather_they_share_a_batch() -> None:
     played(scene, gather_seconds=0.05)
 
 
+@pytest.mark.long
 def test_past_what_may_wait_for_a_lost_master_the_next_is_given_up_at_once() -> None:
     async def scene(world: World, front: Front) -> None:
         clients = one_of_each(world)

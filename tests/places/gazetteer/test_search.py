@@ -258,6 +258,7 @@ def circles(count: int) -> Iterator[Circle]:
         yield latitude, (longitude + 180) % 360 - 180, round(metres, 3), chance.randint(1, 20)
 
 
+@pytest.mark.long
 def test_four_thousand_circles_on_the_real_earth_hold_what_brute_force_finds(earth: File) -> None:
     truth = BruteForce(real_places())
     sizes = [truth.check(circle, ids(earth, circle)) for circle in circles(4_000)]

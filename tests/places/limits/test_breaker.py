@@ -250,7 +250,7 @@ class Interleavings(RuleBasedStateMachine):
             assert self.breaker.state == "half_open"
 
 
-TestInterleavings = Interleavings.TestCase
+TestInterleavings = pytest.mark.long(Interleavings.TestCase)
 TestInterleavings.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
 
 
