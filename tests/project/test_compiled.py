@@ -1,4 +1,5 @@
-"""What setup.py can compile: the modules of `compiled` in pyproject.toml. Nothing stands in them that the compiler ignores.
+"""What setup.py can compile: the modules of `compiled` in pyproject.toml. Nothing stands in them that the compiler ignores
+or refuses.
 
 What the compiler makes of them is tested by `make test-compiled`, in tests/system/compiled_laws.py.
 """
@@ -31,6 +32,14 @@ def ignored(source: str) -> Iterator[str]:
             )
 
 
+def refused(source: str) -> Iterator[str]:
+    """Say what the compiler would refuse in the body of a class: one assignment to several names."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            assignments = [one for one in node.body if isinstance(one, ast.Assign)]
+            yield from (ast.unparse(one) for one in assignments if len(one.targets) > 1)
+
+
 def test_each_module_of_the_list_is_there_and_stands_in_it_once() -> None:
     assert sorted({*COMPILED}) == COMPILED
     assert [module for module in COMPILED if not (PACKAGE / f"{module}.py").is_file()] == []
@@ -39,6 +48,34 @@ def test_each_module_of_the_list_is_there_and_stands_in_it_once() -> None:
 def test_nothing_stands_in_them_that_the_compiler_ignores() -> None:
     found = {module: [*ignored((PACKAGE / f"{module}.py").read_text())] for module in COMPILED}
     assert {module: what for module, what in found.items() if what} == {}
+
+
+def test_nothing_stands_in_them_that_the_compiler_refuses() -> None:
+    found = {module: [*refused((PACKAGE / f"{module}.py").read_text())] for module in COMPILED}
+    assert {module: what for module, what in found.items() if what} == {}
+
+
+def test_no_class_of_the_program_derives_from_a_compiled_one_unless_it_is_compiled_too() -> None:
+    """It would fail when its first object is made."""
+    compiled = {f"proxyherd.{module.replace('/', '.')}" for module in COMPILED}
+    derived = []
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        imported = {
+            name.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module in compiled
+            for name in node.names
+        }
+        bases = {
+            ast.unparse(base)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef)
+            for base in node.bases
+        }
+        module = file.relative_to(PACKAGE).with_suffix("").as_posix()
+        derived += [] if module in COMPILED else [f"{module}: {base}" for base in imported & bases]
+    assert derived == []
 
 
 def test_a_class_derives_from_compiled_ones_or_from_structs() -> None:
@@ -75,3 +112,8 @@ def test_a_class_derives_from_compiled_ones_or_from_structs() -> None:
 )
 def test_what_it_ignores_is_found(source: str, what: list[str]) -> None:
     assert [*ignored(source)] == what
+
+
+def test_what_it_refuses_is_found() -> None:
+    source = "class Room:\n    size = 0\n    width = height = 0\n    def f(self): a = b = 0"
+    assert [*refused(source)] == ["width = height = 0"]
