@@ -44,14 +44,14 @@ test: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
 	@$(BIN)/pytest -n 5 --dist loadgroup $(PYTEST_ARGS)
 
-# The wheels, and the laws of the core on the compiled one.
+# What make dist makes, and the laws of the core on the compiled wheel.
 test-compiled: .venv/test.stamp
 	@$(BIN)/pytest tests/system/compiled_laws.py $(PYTEST_ARGS)
 
 # The packages, and the commands of README, on each release of Debian that is promised: some minutes.
 test-packages: .venv/test.stamp
 	@tests/support/install-debian-packages.sh
-	@CI=true PROXYHERD_SUITES=all $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py container.py deb.py) $(PYTEST_ARGS)
+	@CI=true PROXYHERD_SUITES=all $(BIN)/pytest $(addprefix tests/system/test_,bare_machine.py compose.py container.py deb.py) $(PYTEST_ARGS)
 
 # With the lowest versions of libraries that pyproject.toml allows, which have wheels for Python 3.11: what uses libraries.
 LOWEST := var/lowest

@@ -78,6 +78,33 @@ def copy_checkout(where: Path) -> Path:
     return where
 
 
+def copy_whole_checkout(where: Path) -> set[str]:
+    """Copy the files that the repository has, and those that it would have with the next commit; return their names.
+
+    In a copy without git, as tests/support/pythons.sh makes one, they are those that nothing has made.
+    """
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        names = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
+    else:
+        there = (file for top in ROOT.iterdir() if not _is_made(top) for file in (top, *top.rglob("*")))
+        files = (file for file in there if file.is_file() and "__pycache__" not in file.parts)
+        names = {file.relative_to(ROOT).as_posix() for file in files}
+    for name in names:
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, where / name)
+    return names
+
+
+def _is_made(top: Path) -> bool:
+    """Return whether a file or folder of a checkout comes from its use, as .gitignore has it."""
+    made = (".venv", "var", "build", "dist", "*.egg-info", ".*_cache", ".hypothesis", "__pycache__")
+    return any(top.match(form) for form in made)
+
+
 def system_python() -> str:
     """Return root's Python, which `make install` takes there: that of these tests may lie in a home folder."""
     found = shutil.which("python3", path=SYSTEM_PATH)

@@ -1,12 +1,14 @@
-"""`make wheel`, and the compiled modules: they keep the laws that the same sources keep as Python.
+"""`make dist`, with the wheels of `make wheel`, and the compiled modules: they keep the laws that the same sources keep as
+Python.
 
-`make test-compiled` runs these tests. `make test` does not, because the build takes half a minute of CPU, and as long
-again to fetch what it needs. The wheels are built once, in a copy of this checkout, and the compiled one is installed
+`make test-compiled` runs these tests. `make test` does not, because the build takes a minute of CPU, and as long
+again to fetch what it needs. All is built once, in a copy of this checkout, and the compiled wheel is installed
 into a folder. Tests that replace something inside these modules, or derive classes from theirs, cannot run on it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from booted import copy_checkout
+from booted import copy_whole_checkout
 from debian import needs
 from herd_process import short_folder
 
@@ -39,6 +41,7 @@ LAWS = (
     "tests/core/test_turn.py",
     "tests/engines/herd/test_engine.py",
     "tests/system/test_conformance.py",
+    "tests/system/test_web.py",
 )
 
 REPLACES = (
@@ -57,22 +60,25 @@ REPLACES = (
 
 
 class Wheels:
-    """What `make wheel` has built."""
+    """What `make dist` has built."""
 
     def __init__(self, folder: Path) -> None:
-        self._checkout = copy_checkout(folder / "checkout")
+        self._checkout = folder / "checkout"
+        copy_whole_checkout(self._checkout)
         (self._checkout / ".venv").mkdir()
         (self._checkout / ".venv/bin").symlink_to(Path(sys.executable).parent)
         (self._checkout / ".venv/run.stamp").touch()
         done = subprocess.run(
-            ["make", "--no-print-directory", "wheel"],
+            ["make", "--no-print-directory", "dist", f"PYTHON={sys.executable}"],
             cwd=self._checkout,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        self.names = sorted(wheel.name for wheel in (self._checkout / "dist").iterdir())
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.told = done.stdout
+        self.dist = self._checkout / "dist"
+        self.names = sorted(wheel.name for wheel in self.dist.glob("*.whl"))
         self.installed = folder / "installed"
         self._elsewhere = folder / "elsewhere"  # where no proxyherd is found but the installed one
         self._elsewhere.mkdir()
@@ -85,7 +91,7 @@ class Wheels:
             "--no-deps",
             "--target",
             self.installed,
-            self._checkout / "dist" / compiled,
+            self.dist / compiled,
         )
 
     def run(self, *arguments: str | Path) -> str:
@@ -114,6 +120,17 @@ def test_there_is_one_wheel_for_all_machines_and_one_for_this_python(wheels: Whe
     assert len(wheels.names) == len(forms)
     for name, form in zip(wheels.names, forms, strict=True):
         assert re.fullmatch(form, name)
+
+
+def test_a_release_has_all_that_is_published_and_names_all_that_it_brings_along(wheels: Wheels) -> None:
+    [source], [listed] = wheels.dist.glob("*.tar.gz"), wheels.dist.glob("*.cdx.json")
+    assert {file.name for file in wheels.dist.iterdir()} == {*wheels.names, source.name, listed.name}
+    assert wheels.told.count("PASSED") == len(wheels.names) + 1  # what an index would show of each
+    components = {one["name"].lower(): one["version"] for one in json.loads(listed.read_text())["components"]}
+    lock = (ROOT / "deploy/requirements.txt").read_text()
+    locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    assert {name.replace("_", "-") for name in components} - locked == set()
+    assert {name for name in ("aiohttp", "cryptography", "uvloop") if name not in components} == set()
 
 
 def test_every_module_of_the_list_is_compiled_and_the_version_says_so(wheels: Wheels) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from booted import copy_whole_checkout
 from debian import environ_to_fetch
 from gazetteer_file import gazetteer_file
 from herd_process import ROOT, free_port, short_folder
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("wheel")
 
 NAME = f"proxyherd-{proxyherd.__version__}"
 MOST_BYTES = 60_000_000
-"""Of a server's installation: this program and all that it needs."""
+"""Of what pip installs, before it is compiled: this program and all that it needs. What `make install` makes of it is smaller."""
 
 BUILD = "import sys; from setuptools import build_meta as b; print(getattr(b, f'build_{sys.argv[1]}')(sys.argv[2]))"
 GENERATED = {"PKG-INFO", "setup.cfg"}
@@ -43,7 +44,9 @@ class Built:
         self.folder = folder
         self.bin = folder / "venv/bin"
         self.checkout, self.unpacked = folder / "checkout", folder / NAME
-        self._copy_checkout()
+        self.files = copy_whole_checkout(self.checkout)
+        (self.checkout / "tests/__pycache__").mkdir()
+        (self.checkout / "tests/__pycache__/made.cpython-311.pyc").touch()  # of a checkout that was used
         self.run(sys.executable, "-m", "venv", folder / "venv")
         self.pip("setuptools>=77", "wheel")
         self.told = self.run(self.bin / "python", "-c", BUILD, "sdist", folder, cwd=self.checkout)
@@ -54,19 +57,6 @@ class Built:
         [self.wheel] = folder.glob("*.whl")
         self.run(self.bin / "pip", "uninstall", "--quiet", "--yes", "setuptools", "wheel")
         self.pip(str(self.wheel))
-
-    def _copy_checkout(self) -> None:
-        """Copy the files that the repository has, and those that it would have with the next commit."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        self.files = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
-        (self.checkout / "tests/__pycache__").mkdir(parents=True)
-        (self.checkout / "tests/__pycache__/made.cpython-311.pyc").touch()  # of a checkout that was used
-        for name in self.files:
-            (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, self.checkout / name)
 
     def run(self, *words: str | Path, cwd: Path | None = None, **more: str) -> str:
         """Run a program, with these in its environment too; return what it has printed."""
