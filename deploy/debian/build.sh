@@ -11,9 +11,9 @@ here=deploy/debian
 root=build/deb/root
 doc=usr/share/doc/proxyherd
 
-for program in dpkg-deb dpkg-query; do
+for program in dpkg-deb dpkg-query strip; do
 	command -v $program >/dev/null || {
-		echo "make deb: there is no $program; build the package on the Debian that it is for" >&2
+		echo "make deb: there is no $program; build the package on the Debian that it is for, with dpkg and binutils" >&2
 		exit 1
 	}
 done

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from pathlib import Path
 
 import pytest
 
@@ -31,5 +33,32 @@ make_root() {{ # SUITE ROOT PACKAGES
 """
 """A shell function. ROOT is a folder, or a file that ends in .tar."""
 
+BRING = """
+bring() { # ROOT FILE...
+    root=$1
+    shift
+    for file; do
+        if [ -d "$file" ]; then mkdir -p "$root$file"; mount -o bind,ro "$file" "$root$file"
+        elif [ -e "$file" ]; then install -D -m 644 "$file" "$root$file"; fi
+    done
+}
+"""
+"""A shell function: files of this machine, and folders that are only mounted, come into a root that is a folder."""
+
 FILES = ("/etc/pip.conf", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt")
-"""How this machine reaches its packages, where it needs telling; and what variables of its environment name."""
+"""How this machine reaches its packages, where it needs telling."""
+
+
+def named(environ: dict[str, str]) -> list[str]:
+    """Return the files that variables name, and the folders of certificates and packages."""
+    files = [value for value in environ.values() if value.startswith("/") and Path(value).is_file()]
+    folders = (
+        f"{environ.get('PIP_FIND_LINKS', '')} {environ.get('SSL_CERT_DIR', '').replace(':', ' ')}".split()
+    )
+    return files + [folder for folder in folders if folder.startswith("/") and Path(folder).is_dir()]
+
+
+def block(page: str, first: str) -> list[str]:
+    """Return the commands of the block of a page that begins with these words."""
+    [found] = re.findall(rf"^```sh\n({re.escape(first)}.*?)^```", page, re.DOTALL | re.MULTILINE)
+    return [*found.splitlines()]

@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bare_root import CODENAME, FILES, MAKE_ROOT, needs_debian
+from bare_root import BRING, CODENAME, FILES, MAKE_ROOT, block, named, needs_debian
 from debian import PATH, environ_to_fetch, needs
 
 ROOT = Path(__file__).parents[2]
@@ -40,14 +40,14 @@ PREREQUISITES = "They need Linux, Python 3.11 or newer with `venv`, and `make`."
 PACKAGES = "python3,python3-venv,make"
 """Debian's packages that are these."""
 
-DEPENDENCIES = f"{PACKAGES},systemd-standalone-sysusers,systemd-standalone-tmpfiles"
-"""What the Debian package needs: here there is no systemd."""
+FOR_THE_PACKAGE = f"{PACKAGES},binutils,systemd-standalone-sysusers,systemd-standalone-tmpfiles"
+"""What it takes to build the Debian package, and to install it: here there is no systemd."""
 
 MADE = (".git", ".venv", "var", "build", "dist", "*.egg-info", ".*_cache", ".hypothesis")
 """What is in a checkout that was used and not in a new one."""
 
 ON_A_BARE_MACHINE = rf"""
-{MAKE_ROOT}
+{MAKE_ROOT}{BRING}
 suite=$1 root=$2 packages=$3 fetched=$4 commands=$5
 shift 5
 mount -t tmpfs tmpfs "$root"
@@ -60,25 +60,13 @@ tar -cf "$root/herd.tar" --exclude=__pycache__ {" ".join(f"--exclude='./{name}'"
     [ $? -eq 1 ]  # a file was changed meanwhile
 tar -C "$root/herd" -xf "$root/herd.tar"
 rm "$root/herd.tar"
-for file; do
-    if [ -d "$file" ]; then mkdir -p "$root$file"; mount -o bind,ro "$file" "$root$file"
-    elif [ -e "$file" ]; then install -D -m 644 "$file" "$root$file"; fi
-done
+bring "$root" "$@"
 chroot "$root" python3 -m venv /packages
 chroot "$root" sh -euc "cd /herd; pip() {{ /packages/bin/pip \"\$@\"; }}; $fetched"
 exec unshare --net sh -euc 'ip link set lo up; exec chroot "$1" bash -euxc "cd /herd; $2" <&-' sh "$root" "$commands"
 """
 OFFLINE = "unset PIP_EXTRA_INDEX_URL; export PIP_NO_INDEX=1 PIP_FIND_LINKS=/packages/wheels"
 BUILDERS = "pip download --quiet --dest /packages/wheels 'setuptools>=77'"
-
-
-def named(environ: dict[str, str]) -> list[str]:
-    """Return the files that variables name, and the folders of certificates and packages."""
-    files = [value for value in environ.values() if value.startswith("/") and Path(value).is_file()]
-    folders = (
-        f"{environ.get('PIP_FIND_LINKS', '')} {environ.get('SSL_CERT_DIR', '').replace(':', ' ')}".split()
-    )
-    return files + [folder for folder in folders if folder.startswith("/") and Path(folder).is_dir()]
 
 
 def on_a_bare_machine(
@@ -105,12 +93,6 @@ def on_a_bare_machine(
     assert done.returncode == 0, output
     assert done.stdout.endswith("all went well\n"), output
     return done.stdout
-
-
-def block(page: str, first: str) -> list[str]:
-    """Return the commands of the block of a page that begins with these words."""
-    [found] = re.findall(rf"^```sh\n({re.escape(first)}.*?)^```", page, re.DOTALL | re.MULTILINE)
-    return [*found.splitlines()]
 
 
 def test_what_readme_says_works_on_a_machine_with_nothing_but_what_readme_asks_for(
@@ -179,7 +161,7 @@ def test_what_operations_say_of_the_debian_package_works_without_systemd_too(
         "dpkg --purge proxyherd",
         "test ! -e /etc/proxyherd",
     ]
-    output = on_a_bare_machine(suite, tmp_path / "root", commands, fetched, DEPENDENCIES)
+    output = on_a_bare_machine(suite, tmp_path / "root", commands, fetched, FOR_THE_PACKAGE)
     assert "root 600\n" in output
     assert re.search(r"^AT Clark \+\d+\.\d{9} kiwi ", output, re.MULTILINE), output
     assert '"status": "OK"' in output, output

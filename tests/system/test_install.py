@@ -155,6 +155,16 @@ def test_every_module_is_compiled(installed: Installed) -> None:
         assert list((source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")), source
 
 
+@needs("strip")
+def test_the_program_takes_no_more_of_the_disk_than_operations_say(installed: Installed) -> None:
+    """Bytecode counts: without symbols it is a third of the program."""
+    page = (ROOT / "docs/operations.md").read_text()
+    [most] = re.findall(r"the program takes at most (\d+) MB of disk", page)
+    files = (installed.destination / PROGRAM / installed.named()).rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    assert int(most) - 8 < size / 1e6 < int(most)
+
+
 def test_everyone_can_read_and_only_the_owner_can_write_whatever_the_umask(installed: Installed) -> None:
     for path in installed.destination.rglob("*"):
         mode = path.stat().st_mode
