@@ -123,10 +123,9 @@ wheel: .venv/run.stamp
 # A release: source distribution, wheels, and what they bring along (CycloneDX), in environments that are thrown away.
 dist: wheel
 	@rm -rf build/dist dist/proxyherd-*.tar.gz dist/proxyherd-*.cdx.json
-	@for name in tools program; do $(PYTHON) -m venv build/dist/$$name; done
+	@$(PYTHON) -m venv build/dist/tools && $(PYTHON) -m venv --without-pip build/dist/program
 	@build/dist/tools/bin/pip install --quiet --disable-pip-version-check build twine cyclonedx-bom
-	@build/dist/program/bin/pip install --quiet --disable-pip-version-check dist/proxyherd-*-none-any.whl
-	@build/dist/program/bin/pip uninstall --quiet --yes pip
+	@build/dist/tools/bin/pip --python build/dist/program install --quiet --disable-pip-version-check dist/proxyherd-*-none-any.whl
 	@build/dist/tools/bin/python -m build --sdist --outdir dist . >build/dist/log || { cat build/dist/log >&2; exit 1; }
 	@build/dist/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
 		--output-file "$$(ls dist/proxyherd-*.tar.gz | sed 's/\.tar\.gz$$/.cdx.json/')" build/dist/program
