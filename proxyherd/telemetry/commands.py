@@ -134,6 +134,9 @@ _REFUSED: Final = {"refused", "overlong"}
 _token = re.compile(rb"(/t/)[^\s/?#]+", re.IGNORECASE)
 """A token in the path of a request for the web port."""
 
+_Reports: TypeAlias = tuple[bytes, Sequence[bytes], list[bytes]]
+"""Stored reports of a client: its label, its lines, and the answers."""
+
 _at_line = attrgetter("entry.line")
 _its_entry = attrgetter("entry")
 _kind = attrgetter("kind")
@@ -212,10 +215,7 @@ class CommandObserver:
         self._frequent = events.frequent
         self._clock = events.clock
         self._recent = recent
-        # Of this turn's stored reports that are not logged yet: the clients, their lines, and the answers.
-        self._clients: list[bytes] = []
-        self._lines: list[bytes] = []
-        self._answers: list[bytes] = []
+        self._stored: list[_Reports] = []  # in this turn, and not logged yet
         self._unchanging = CommandLimiter()
         self._refilled = self._told_left_out = self._clock()
 
@@ -225,24 +225,24 @@ class CommandObserver:
         """
         if not client.endswith(_BY_LINES):
             self._by_way[labelled_via(client), "stored"] += len(lines)
-        self._clients += [client] * len(lines)
-        self._lines += lines
-        self._answers += answers
+        if lines:
+            self._stored.append((client, lines, answers))
 
     def tell_reports(self) -> None:
         """Log the stored reports that have gathered, in one call: a line for each."""
-        if self._lines:
-            clients, lines, answers = self._clients, self._lines, self._answers
-            self._clients, self._lines, self._answers = [], [], []
-            count = len(lines)
-            self._counts["iamat", "stored"] += count
-            if count == 1:
-                self._frequent(CommandEvent(clients[0], b"iamat", b"stored", lines[0], answers[0]))
-            else:
-                kinds, outcomes = [b"iamat"] * count, [b"stored"] * count
-                self._frequent(SeveralEvents(CommandEvent, (clients, kinds, outcomes, lines, answers)))
-            if self._recent.wanted:
-                self._recent.reports(lines, answers)
+        if not self._stored:
+            return
+        stored, self._stored = self._stored, []
+        client, lines, answers = stored[0]
+        if len(stored) == len(lines) == 1:
+            self._frequent(CommandEvent(client, b"iamat", b"stored", lines[0], answers[0]))
+        else:
+            clients, lines, answers = _columns_of_reports(stored)
+            kinds, outcomes = [b"iamat"] * len(lines), [b"stored"] * len(lines)
+            self._frequent(SeveralEvents(CommandEvent, (clients, kinds, outcomes, lines, answers)))
+        self._counts["iamat", "stored"] += len(lines)
+        if self._recent.wanted:
+            self._recent.reports(lines, answers)
 
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Note other commands in a row of one client, and their answers. All have the same outcome. Call it in the turn in
@@ -349,6 +349,18 @@ def _events(
     if len(replies) < 2 or (replies[0].outcome == "answered" and None in map(_its_entry, replies)):
         return [_event(client, line, reply) for line, reply in zip(lines, replies, strict=True)]
     return [_columns(client, lines, replies)]
+
+
+def _columns_of_reports(stored: Sequence[_Reports]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Return the labels, the lines and the answers of all these reports."""
+    clients: list[bytes] = []
+    lines: list[bytes] = []
+    answers: list[bytes] = []
+    for client, own_lines, own_answers in stored:
+        clients += [client] * len(own_lines)
+        lines += own_lines
+        answers += own_answers
+    return clients, lines, answers
 
 
 def _columns(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> SeveralEvents:

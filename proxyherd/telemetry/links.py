@@ -23,7 +23,7 @@ from proxyherd.core.notes import (
 )
 from proxyherd.telemetry.erasures import ErasureObserver
 from proxyherd.telemetry.event_limits import Events
-from proxyherd.telemetry.frequent import FrequentEvent
+from proxyherd.telemetry.frequent import FrequentEvent, Only
 from proxyherd.telemetry.metrics import Metrics
 from proxyherd.telemetry.recent import Recent
 
@@ -51,6 +51,9 @@ _State = Literal["live", "catching up", "cut"]
 _SHOWN_BYTES: Final = 1024
 """The approximate length of the list of clients in a line."""
 
+_SHOWN_CLIENT_BYTES: Final = _SHOWN_BYTES - 3
+"""Of a client's ID, at most: with its quotation marks and its comma."""
+
 
 class FloodSentEvent(FrequentEvent):
     """A batch of updates was sent to a neighbour."""
@@ -61,6 +64,15 @@ class FloodSentEvent(FrequentEvent):
     clients: list[bytes]
 
 
+class UpdateSentEvent(FrequentEvent):
+    """An update was sent to a neighbour, alone."""
+
+    name = "flood_sent"
+    neighbour: bytes
+    updates: int
+    clients: Only
+
+
 class FloodReceivedEvent(FrequentEvent):
     """A batch of live updates came from a neighbour."""
 
@@ -69,6 +81,30 @@ class FloodReceivedEvent(FrequentEvent):
     updates: int
     news: int
     clients: list[bytes]
+
+
+class UpdateReceivedEvent(FrequentEvent):
+    """A live update came from a neighbour, alone."""
+
+    name = "flood_received"
+    neighbour: bytes
+    updates: int
+    news: int
+    clients: Only
+
+
+class _Traffic:
+    """What has crossed the live link with a neighbour, in plain numbers, since they were settled."""
+
+    __slots__ = ("batches_in", "batches_out", "neighbour", "news", "repeated", "sent")
+
+    def __init__(self, neighbour: str) -> None:
+        self.neighbour = neighbour.encode()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to count again."""
+        self.sent = self.news = self.repeated = self.batches_out = self.batches_in = 0
 
 
 class LinkObserver:
@@ -108,20 +144,20 @@ class LinkObserver:
             "Attempts at a link that came to nothing, made or received, and live links that a newer one replaced; unknown for strangers",
             neighbour=None,
         )
-        self._updates = metrics.tally(
+        self.updates = metrics.counter(
             "proxyherd_flood_updates_total",
             "Updates that crossed a link live, by neighbour, direction and whether they were news",
             neighbour=None,
             direction={"in": "", "out": "always with news true: a server only passes on what is new to it"},
             news={"true": "", "false": "this server knew it already"},
         )
-        self.updates = self._updates.counter
-        self._batches = metrics.tally(
+        self._batches = metrics.counter(
             "proxyherd_flood_batches_total",
             "Batches in which updates crossed a link live",
             neighbour=None,
             direction=None,
         )
+        self._traffic = {neighbour: _Traffic(neighbour) for neighbour in self.states}
         self._propagation = metrics.histogram(
             "proxyherd_propagation_seconds",
             "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
@@ -213,24 +249,50 @@ class LinkObserver:
             self._events.lift_limits(neighbour, "peer_key_differs")
 
     def _flooded(self, note: Flooded) -> None:
-        updates, shown = len(note.clients), _shown(note.clients)
+        clients = note.clients
+        updates = len(clients)
+        if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
+            for neighbour in note.neighbours:
+                traffic = self._traffic[neighbour]
+                traffic.sent += 1
+                traffic.batches_out += 1
+                self._frequent(UpdateSentEvent(traffic.neighbour, 1, clients[0]))
+            return
+        shown = _shown(clients)
         for neighbour in note.neighbours:
-            self._updates[neighbour, "out", "true"] += updates
-            self._batches[neighbour, "out"] += 1
-            self._frequent(FloodSentEvent(neighbour.encode(), updates, shown))
+            traffic = self._traffic[neighbour]
+            traffic.sent += updates
+            traffic.batches_out += 1
+            self._frequent(FloodSentEvent(traffic.neighbour, updates, shown))
 
     def _heard(self, note: Heard) -> None:
-        neighbour, clients, news, late = note.neighbour, note.clients, note.news, note.late
-        if news:
-            self._updates[neighbour, "in", "true"] += news
-        if repeated := len(clients) - news:
-            self._updates[neighbour, "in", "false"] += repeated
-        if late is not None:
-            self._propagation.observe(max(0, late) / NANOSECONDS)
+        clients, news, traffic = note.clients, note.news, self._traffic[note.neighbour]
+        updates = len(clients)
+        traffic.news += news
+        traffic.repeated += updates - news
+        traffic.batches_in += 1
+        if note.late is not None:
+            self._propagation.observe(max(0, note.late) / NANOSECONDS)
         if self._recent.wanted:
             self._recent.heard(clients)
-        self._batches[neighbour, "in"] += 1
-        self._frequent(FloodReceivedEvent(neighbour.encode(), len(clients), news, _shown(clients)))
+        if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
+            self._frequent(UpdateReceivedEvent(traffic.neighbour, 1, news, clients[0]))
+        else:
+            self._frequent(FloodReceivedEvent(traffic.neighbour, updates, news, _shown(clients)))
+
+    def settle(self) -> None:
+        """Update the metrics to what has crossed the links."""
+        for neighbour, traffic in self._traffic.items():
+            for counter, values, number in (
+                (self.updates, ("out", "true"), traffic.sent),
+                (self.updates, ("in", "true"), traffic.news),
+                (self.updates, ("in", "false"), traffic.repeated),
+                (self._batches, ("out",), traffic.batches_out),
+                (self._batches, ("in",), traffic.batches_in),
+            ):
+                if number:
+                    counter.labels(neighbour, *values).inc(number)
+            traffic.forget()
 
     def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
         self._events.seldom(neighbour, event, neighbour=neighbour, **fields)
@@ -238,7 +300,5 @@ class LinkObserver:
 
 def _shown(clients: list[bytes]) -> list[bytes]:
     """Return the first client IDs, as many as a line shows."""
-    if len(clients) == 1:
-        return clients if len(clients[0]) + 3 <= _SHOWN_BYTES else []
     sizes = accumulate(len(client) + 3 for client in clients)
     return clients[: next((at for at, size in enumerate(sizes) if size > _SHOWN_BYTES), None)]

@@ -67,7 +67,7 @@ class LogFile:
 
     def write(self, line: bytes) -> None:
         """Add a line, without LF. The next flush writes it, which is soon."""
-        if not self._lines and self._later is not None and not self.flush_follows:
+        if not self.flush_follows and not self._lines and self._later is not None:
             self._later(self.flush)
         self._lines.append(line)
         self._gathered += len(line)
@@ -79,11 +79,12 @@ class LogFile:
 
     def flush(self) -> None:
         """Write the lines that have gathered."""
-        if not self._lines:
+        lines = self._lines
+        if not lines:
             return
-        self._lines.append(b"")
-        data = b"\n".join(self._lines)
-        self._lines.clear()
+        lines.append(b"")
+        data = b"\n".join(lines)
+        lines.clear()
         self._gathered = 0
         torn = self._torn
         if torn:  # a line that was cut, as on a full disk, stays on a line of its own
@@ -159,6 +160,7 @@ class LogFile:
     def _write_all(self, data: bytes) -> int:
         written = 0
         try:
+            written = os.write(self._fd, data)
             while written < len(data):
                 written += os.write(self._fd, data[written:])
         except OSError:
@@ -277,9 +279,18 @@ class _Render:
 
 def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:
     """Return the logger of a server. `level` is the lowest level that is written."""
+    filtering: Any = structlog.make_filtering_bound_logger(level)
+
+    class ShortWay(filtering):  # type: ignore[misc]  # it is made while the program runs
+        """Structlog's way from a method to the file takes twice the steps: it is for many processors, which may return
+        several types.
+        """
+
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
+            line = self._processors[0](self._logger, method_name, {**self._context, **fields, "event": event})
+            getattr(self._logger, method_name)(line)
+
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        file,
-        processors=[_Render(file, server, max_field_bytes)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        file, processors=[_Render(file, server, max_field_bytes)], wrapper_class=ShortWay
     )
     return logger.bind()

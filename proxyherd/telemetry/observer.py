@@ -94,5 +94,6 @@ class Observer:
     def settle(self) -> None:
         """Update the metrics to what was counted."""
         self.commands.settle()
+        self.links.settle()
         self.metrics.settle()
         self._log.settle()

@@ -187,6 +187,18 @@ SCENARIOS: dict[str, Scenario] = {
     **{f"{kind} answered": searched(kind) for kind in AREAS},
     "a report": reports(1),
     "reports": reports(3),
+    "a client that has said no whole line": Scenario(
+        lambda it: it.observer.commands.reports(LABEL, [], []), [], {}
+    ),
+    "reports of several clients": Scenario(
+        lambda it: [reports(count, via).act(it) for count, via in ((1, VIA), (2, "http"), (1, VIA))],
+        [*reports(1).events, *reports(2, "http").events, *reports(1).events],
+        {
+            "proxyherd_commands_total iamat stored": 4,
+            f"{BY_PROTOCOL} {VIA} stored": 2,
+            f"{BY_PROTOCOL} http stored": 2,
+        },
+    ),
     **{f"reports that came so: {via}": reports(2, via) for via in WAYS},
     "commands in numbers": Scenario(
         many_commands,

@@ -53,6 +53,27 @@ SCENARIOS: dict[str, Scenario] = {
         [line("flood_sent", neighbour="Ann", updates=2, clients=["kiwi", "\\xff"])],
         {"proxyherd_flood_updates_total Ann out true": 2, "proxyherd_flood_batches_total Ann out": 1},
     ),
+    "an update of an odd client is sent": noted(
+        Flooded(["Ann"], [b"ki\xff"]),
+        [line("flood_sent", neighbour="Ann", updates=1, clients=["ki\\xff"])],
+        {"proxyherd_flood_updates_total Ann out true": 1, "proxyherd_flood_batches_total Ann out": 1},
+    ),
+    **{
+        f"an update of a client of {size} bytes is sent": noted(
+            Flooded(["Ann"], [b"x" * size]),
+            [line("flood_sent", neighbour="Ann", updates=1, clients=["x" * size] * shown)],
+            {"proxyherd_flood_updates_total Ann out true": 1, "proxyherd_flood_batches_total Ann out": 1},
+        )
+        for size, shown in ((1_021, 1), (1_022, 0))
+    },
+    **{
+        f"an update of a client of {size} bytes is heard": noted(
+            Heard("Ann", [b"x" * size], 0, None),
+            [line("flood_received", neighbour="Ann", updates=1, news=0, clients=["x" * size] * shown)],
+            {"proxyherd_flood_updates_total Ann in false": 1, "proxyherd_flood_batches_total Ann in": 1},
+        )
+        for size, shown in ((1_021, 1), (1_022, 0))
+    },
     "a flood is heard": noted(
         Heard("Ann", [b"a", b"b", b"c"], 2, 3 * SECOND // 2),
         [line("flood_received", neighbour="Ann", updates=3, news=2, clients=["a", "b", "c"])],
