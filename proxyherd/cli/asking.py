@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import ssl
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+"""What OpenSSL says of a certificate that it does not trust."""
 
 SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
 """Settings of a command whose arguments may begin with a sign: otherwise click takes a location for an option."""
@@ -121,10 +124,10 @@ def ask_server(
             answer = client.command(line)
     except Unreachable as error:
         others = [other for other in herd.servers if other != server.name]
-        raise NotReached(
-            f"cannot reach {server.name} at {error}; see `proxyherd status`"
-            + (f", or ask another: --server {others[0]}" if others else "")
-        ) from error
+        remedy = "see `proxyherd status`" + (f", or ask another: --server {others[0]}" if others else "")
+        if _UNTRUSTED in str(error):
+            remedy = "if its certificate is good, name who has signed it with --ca FILE"
+        raise NotReached(f"cannot reach {server.name} at {error}; {remedy}") from error
     refusal = None if answer.startswith(b"AT ") else explain_refusal(line, herd.limits)
     with while_read():
         if as_json:

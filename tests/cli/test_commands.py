@@ -12,7 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import pytest
@@ -23,7 +23,7 @@ from states import a_state
 import proxyherd.server
 from proxyherd import cli
 from proxyherd.admin.status_page.state import write_state
-from proxyherd.client import Unreachable
+from proxyherd.client import SyncHerdClient, Unreachable
 from proxyherd.config import herd_file
 from proxyherd.config.address import Address
 from proxyherd.config.errors import ConfigError
@@ -391,6 +391,22 @@ def test_what_clients_speak_is_said_by_the_herds_file(herd: herd_file.Herd, tmp_
     result = run("whatsat", "kiwi", "1", "1", "--ca", tmp_path / "ca.pem", "--config", herd.file)
     assert result.exit_code == 2
     assert f"{tmp_path}/ca.pem: No such file or directory; name a file with the authority" in result.stderr
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_the_option(
+    herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server has the same certificate, or one of the same authority."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise Unreachable("127.0.0.1:1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+
+    monkeypatch.setattr(SyncHerdClient, "command", refuse)
+    result = run("iamat", "kiwi", "1,1", "--config", herd.file)
+    assert result.exit_code == 3
+    assert result.stderr.endswith(
+        "failed; if its certificate is good, name who has signed it with --ca FILE\n"
+    )
 
 
 @pytest.mark.parametrize(
