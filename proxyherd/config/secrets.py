@@ -20,7 +20,10 @@ _UNSET: Final = b"\n"
 
 def read(path: Path) -> bytes:
     """Return the secret in a file. Raises ConfigError, which says what to do."""
-    remedy = "make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
+    remedy = (
+        "copy the herd's secret there, from another host or a backup; only if there is none, make one for the whole herd with "
+        "`proxyherd secret new FILE`, and name it with --secret-file"
+    )
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -70,3 +70,13 @@ def test_a_second_secret_is_checked_as_the_first(tmp_path: Path, end: str, spoil
     with pytest.raises(ConfigError, match=why) as caught:
         secret.read_all(file)
     assert str(other) in str(caught.value)
+
+
+def test_who_has_lost_the_secret_is_told_to_put_it_back_before_making_a_new_one(tmp_path: Path) -> None:
+    """With a new one for this server alone, no neighbour links with it."""
+    with pytest.raises(ConfigError) as caught:
+        secret.read(tmp_path / "secret")
+    assert str(caught.value) == (
+        f"{tmp_path}/secret: No such file or directory; copy the herd's secret there, from another host or a backup; only if there "
+        "is none, make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
+    )
