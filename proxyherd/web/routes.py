@@ -46,6 +46,8 @@ from proxyherd.web.trackers.points import TrackerRequest, TrackPoints
 Routed: TypeAlias = WebAnswer | WebExchange | Upgrade | StreamRequest
 _Handler: TypeAlias = Callable[[WebRequest, list[str], int], Routed]
 
+_SLASH_IN_NAME: Final = "In a path, a / of a client's name is %2F: /v1/clients/jane%2Fphone."
+
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 """All methods that some path has."""
 
@@ -115,7 +117,8 @@ class WebRoutes:
         names = path_names(path)
         handlers = self._handlers(names)
         if handlers is None:
-            raise Problem(problems.UNKNOWN, "GET /v1/ tells what there is.")
+            is_cut = names[:2] == ["v1", "clients"] and len(names) > len(("v1", "clients", "name"))
+            raise Problem(problems.UNKNOWN, _SLASH_IN_NAME if is_cut else "GET /v1/ tells what there is.")
         is_app = names[0] in self._apps  # what apps cannot unpack, they consume
         method = "GET" if request.method == "HEAD" and not is_app else request.method
         if (handler := handlers.get(method)) is None:

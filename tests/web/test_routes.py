@@ -209,6 +209,21 @@ def test_the_server_as_a_whole_says_what_it_can() -> None:
     assert (answer.status, answer.headers) == (204, (("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 
 
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/v1/clients/jane/phone", "In a path, a / of a client's name is %2F: /v1/clients/jane%2Fphone."),
+        ("/v1/clients/a/b/places", "In a path, a / of a client's name is %2F: /v1/clients/jane%2Fphone."),
+        ("/v1/clients", "GET /v1/ tells what there is."),
+        ("/v1/tokens/a/b", "GET /v1/ tells what there is."),
+    ],
+)
+def test_a_name_with_a_slash_is_told_how_it_is_written(target: str, detail: str) -> None:
+    with pytest.raises(Problem) as refusal:
+        find("PUT", target, POSITION)
+    assert (refusal.value.kind, refusal.value.detail) == (problems.UNKNOWN, detail)
+
+
 def test_what_stands_behind_another_name_of_the_server_is_the_same() -> None:
     found = find("PUT", "http://localhost:1/v1/clients/kiwi?", POSITION, Content_Type="application/json")
     assert found.lines == [b"IAMAT kiwi +1+2 3"]
