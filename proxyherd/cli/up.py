@@ -42,10 +42,12 @@ def next_steps(herd: Herd) -> str:
     one, another = herd.servers["Clark" if "Clark" in names else names[-1]], herd.servers[names[0]]
     proxyherd, supervisorctl = typed_as("proxyherd"), typed_as("supervisorctl")
     clients, admin = one.clients[0], one.admin[0]
+    is_plain = herd.tls.clients_certificate is None
+    talk = f"nc {clients.host} {clients.port}" if is_plain else f"openssl s_client -quiet -connect {clients}"
     return "\n".join(
         (
             "\nThe herd is up. Next, for example:",
-            f"  nc {clients.host} {clients.port}      and type there:",
+            f"  {talk}      and type there:",
             "    IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503",
             "    WHATSAT kiwi.cs.ucla.edu 10 5",
             *(

@@ -24,6 +24,14 @@ GAZETTEER: Final = Path("var/gazetteer.dat")
 
 def up() -> None:
     """Start the herd of this folder, which is prepared, and wait until it is whole."""
+    try:
+        _up()
+    except KeyboardInterrupt:  # which supervisord does not get
+        left = f"; what has been started goes on in the background: {to_type('down')} ends it"
+        fail(f"interrupted{'' if look().nothing else left}", 130)
+
+
+def _up() -> None:
     file = herd_file(str(conf.CONF))
     is_new = not SECRET.exists()
     programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")

@@ -68,6 +68,16 @@ def test_addresses_are_the_herds(tmp_path: Path) -> None:
     assert not [line for line in alone if re.search("Clark|report where it is| near ", line)]
 
 
+def test_where_client_ports_speak_tls_nothing_is_typed_in_plain(tmp_path: Path) -> None:
+    for name in ("clients.pem", "clients.key"):
+        (tmp_path / name).touch()
+    tls = '[tls]\nclients_certificate = "clients.pem"\nclients_key = "clients.key"\n'
+    (tmp_path / "herd.toml").write_text(TRIO + tls)
+    told = steps(tmp_path / "herd.toml")
+    assert "openssl s_client -quiet -connect 127.0.0.1:7 and type there:" in told
+    assert not [line for line in told if line.startswith("nc ")]
+
+
 def test_who_typed_make_is_told_to_type_make(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps(ROOT / "deploy/herd.toml")[-1].endswith("proxyherd down")
     monkeypatch.setattr(messages, "_MADE", "make run")

@@ -402,6 +402,21 @@ esac
     return python
 
 
+def test_an_interrupted_start_says_what_still_runs(checkout: Checkout) -> None:
+    """supervisord is in the background, where Ctrl-C does not reach it."""
+    checkout.pretend('case "$1" in status) kill -INT $PPID; exit 130;; esac')
+    done = checkout.make("run")
+    told = "make run: interrupted; what has been started goes on in the background: make stop ends it"
+    assert told in done.stderr.splitlines()
+    assert done.returncode == 2
+    assert checkout.make("stop").stdout == "The herd has stopped.\n"
+
+
+def test_a_start_that_is_interrupted_before_anything_runs_says_no_more(checkout: Checkout) -> None:
+    checkout.pretend('case "$1" in secret) kill -INT $PPID; exit 130;; esac')
+    assert checkout.make("run").stderr.splitlines()[0] == "make run: interrupted"
+
+
 def test_the_environment_is_made_anew_in_a_folder_that_was_moved(checkout: Checkout) -> None:
     """Its programs name the folder of before."""
     command = (
