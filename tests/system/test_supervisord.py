@@ -216,7 +216,7 @@ def test_a_new_supervisord_takes_over_the_servers_of_one_that_was_killed(herd: S
     os.kill(orphans["Jaquez"], signal.SIGKILL)  # what dies is replaced without anybody's doing
     with ThreadPoolExecutor() as pool:  # one after the other would take longer
         names = [name for name in herd if name != "Jaquez"]
-        for done in pool.map(herd.run, (TAKE_OVER.replace("Clark", name) for name in names)):
+        for done in pool.map(herd.run, (TAKE_OVER.replace(" ".join(herd), name) for name in names)):
             assert done.returncode == 0, done.stdout + done.stderr
     herd.wait_until_whole()
     assert {name: herd.holder(name) for name in herd} == {name: herd.pid(name) for name in herd}
