@@ -33,10 +33,10 @@ async def telling(*said: ServerState) -> AsyncIterator[tuple[int, list[bytes]]]:
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(http(state.write_state(said[min(len(asked), len(said)) - 1])))
-        await writer.drain()
-        writer.close()
+        with contextlib.closing(writer), contextlib.suppress(EOFError, OSError):  # whoever asks may be gone
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(http(state.write_state(said[min(len(asked), len(said)) - 1])))
+            await writer.drain()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
