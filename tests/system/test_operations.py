@@ -149,7 +149,8 @@ class OutageLoad:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._ports[name])
                 try:
-                    writer.writelines(b"IAMAT " + one + b"\n" for one in waiting)
+                    # In Python 3.12.1, writelines fails without a line.
+                    writer.write(b"".join(b"IAMAT " + one + b"\n" for one in waiting))
                     while waiting or not self._done:
                         while not self._done and len(waiting) <= number:  # as many at once as its number
                             waiting.append(next(reports))
