@@ -9,6 +9,7 @@ Its dependencies are those of this environment. A checkout without its history h
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,9 @@ main()
 
 
 def install(folder: Path) -> bool:
-    """Put the program into a new folder; return whether the history has it."""
+    """Put the program into a new folder; return whether the history has it, and git is there to tell."""
+    if shutil.which("git") is None:
+        return False
     archive = subprocess.run(
         ["git", "archive", COMMIT, "proxyherd"],
         cwd=ROOT,

@@ -282,6 +282,7 @@ def test_a_server_that_stops_ends_streams_cleanly_and_says_1012_to_websockets() 
             assert (curl.returncode, errors) == (0, "")
 
 
+@needs("redis-server")
 def test_the_engine_redis_says_that_it_cannot_follow(running_redis: Cluster) -> None:
     with running_web_server(cluster=running_redis) as server, json_socket(server) as one:
         answer = httpx.get(url(server, "/v1/events?client=kiwi"), timeout=PATIENCE_SECONDS)
