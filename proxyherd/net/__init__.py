@@ -1,6 +1,7 @@
 """How this machine's network is used, whatever is said over it.
 
 - `binding`: opens the ports of a server, and tries again where one is taken
+- `certificates`: when they expire
 - `crl`: lists of revoked certificates
 - `dialling`: one after another of several addresses
 - `http`: a GET and its answer, for admin ports

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from msgspec import Struct
 from proxyherd.base.files import open_regular
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd
+from proxyherd.net.certificates import CertificateExpiry, expiries_of
 from proxyherd.net.crl import RevokedCertificates, read_lists
 
 _PLAIN: Final = frozenset(
@@ -40,12 +42,13 @@ _REDIS: Final = _Named("[redis]", "docs/redis.md")
 
 
 class Contexts(Struct, frozen=True):
-    """The TLS contexts of one server; None for a plain port."""
+    """The TLS contexts of one server; None for a plain port. `expiries`: of the certificates in them."""
 
     clients: ssl.SSLContext | None = None
     peers: ssl.SSLContext | None = None
     dialling: ssl.SSLContext | None = None
     revoked: RevokedCertificates | None = None  # of peers; None without a list
+    expiries: Sequence[CertificateExpiry] = ()
 
     def shows_revoked(self, transport: asyncio.BaseTransport) -> bool:
         """Return whether the other side of a connection has shown a certificate that is revoked."""
@@ -59,9 +62,12 @@ def load(herd: Herd, name: str, *, with_lists: bool = True) -> Contexts:
     """
     tls = herd.tls
     clients = peers = dialling = None
+    expiries = list[CertificateExpiry]()
     if tls.clients_certificate is not None and tls.clients_key is not None:
         clients = _context(ssl.PROTOCOL_TLS_SERVER)
-        _load_chain(clients, _path(herd, name, tls.clients_certificate), _path(herd, name, tls.clients_key))
+        shown = _path(herd, name, tls.clients_certificate)
+        _load_chain(clients, shown, _path(herd, name, tls.clients_key))
+        expiries += expiries_of("clients", shown)
     if tls.peers_authority is not None and tls.peers_certificate is not None and tls.peers_key is not None:
         authority = _path(herd, name, tls.peers_authority)
         chain = (_path(herd, name, tls.peers_certificate), _path(herd, name, tls.peers_key))
@@ -70,7 +76,9 @@ def load(herd: Herd, name: str, *, with_lists: bool = True) -> Contexts:
             _load_chain(context, *chain)
             _load_authority(context, authority)
             context.verify_mode = ssl.CERT_REQUIRED
-    return Contexts(clients, peers, dialling, load_revoked(herd, name) if with_lists else None)
+        expiries += [*expiries_of("peers", chain[0]), *expiries_of("authority", authority)]
+    revoked = load_revoked(herd, name) if with_lists else None
+    return Contexts(clients, peers, dialling, revoked, expiries)
 
 
 def load_revoked(herd: Herd, name: str) -> RevokedCertificates | None:

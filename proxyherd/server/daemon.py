@@ -136,7 +136,7 @@ class _Daemon:
         self._assemble()
         for listener in self._listeners:
             await self._binder.listen(listener.key, self._server.addresses[listener.key], listener.listen)
-        self._note_crl()
+        self._note_expiries()
         self._log.info("started", version=__version__, pid=os.getpid())
         self._expected = time.monotonic()
         self._tick()
@@ -279,7 +279,7 @@ class _Daemon:
         try:
             started = self._backend.tick()
             self._observer.commands.tick()
-            self._observer.crl.tick()
+            self._observer.expiry.tick()
             if self._notifier.watchdog:
                 self._notifier.tell("WATCHDOG=1")
             if not self._told_ready:
@@ -326,7 +326,7 @@ class _Daemon:
                 self._backend.renew(found.secrets, found.contexts)
                 if self._first_secrets is not None and found.secrets.table != self._first_secrets.table:
                     self._log.warning("table_key_differs", reason=f"{self._secret_file}.table: {_OTHER_KEY}")
-            self._note_crl()
+            self._note_expiries()
             for failure in failures:
                 self._log.error("reload_failed", reason=failure)
             if not failures:
@@ -335,9 +335,11 @@ class _Daemon:
             if self._told_ready:
                 self._notifier.tell("READY=1")
 
-    def _note_crl(self) -> None:
-        if (revoked := self._credentials.contexts.revoked) is not None:
-            self._observer.crl.hold(revoked.file, revoked.expires)
+    def _note_expiries(self) -> None:
+        contexts = self._credentials.contexts
+        self._observer.expiry.hold_certificates(contexts.expiries)
+        if contexts.revoked is not None:
+            self._observer.expiry.hold_list(contexts.revoked.file, contexts.revoked.expires)
 
     async def _drain(self) -> None:
         """Take no more commands, answer those that were taken, and stop."""

@@ -15,9 +15,9 @@ from proxyherd.core.notes import Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
-from proxyherd.telemetry.crl import CrlObserver
 from proxyherd.telemetry.erasures import ErasureObserver
 from proxyherd.telemetry.event_limits import Events
+from proxyherd.telemetry.expiry import ExpiryObserver
 from proxyherd.telemetry.follows import FollowObserver
 from proxyherd.telemetry.journal import JournalObserver
 from proxyherd.telemetry.links import LinkObserver
@@ -54,7 +54,7 @@ class Observer:
         self.web = WebObserver(events, metrics)
         self.erasures = ErasureObserver(metrics, self.recent)
         self.links = LinkObserver(events, metrics, neighbours, self.recent, self.erasures)
-        self.crl = CrlObserver(events, metrics)
+        self.expiry = ExpiryObserver(events, metrics)
         self.places = PlacesObserver(events, metrics)
         self.journal = JournalObserver(events, metrics)
         self.loop = LoopObserver(metrics)

@@ -10,6 +10,7 @@ import signal
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -450,7 +451,7 @@ def test_bad_certificates_are_refused_and_both_logs_say_why_and_good_ones_link(s
             theirs = partial(told_all, bad)
             wait_until(partial(finds, "see its log|refused by the other", theirs), f"{bad.name} says why")
             assert not bad.events("peer_opened")
-            assert not errors(bad)
+            assert [one["event"] for one in errors(bad)] == ["certificate_expired"] * (kind == "Expired")
     star["Mid"].wait_until_ready()
     star["Mid"].wait_until_linked("AGood", "ZGood")
     line = star["AGood"].hears(b"kiwi")
@@ -584,6 +585,28 @@ def _of_another_key(folder: Path) -> None:
 
 def _encrypted(folder: Path) -> None:
     run("openssl ec -in clients.key -aes256 -passout pass:word -out k && mv k clients.key", folder)
+
+
+def test_when_certificates_expire_is_known_and_an_expired_one_is_told_and_no_reason_to_stop(
+    star: RunningHerd,
+) -> None:
+    mid, bad = star["Mid"], star["AExpired"]
+    name = "proxyherd_certificate_expires_timestamp_seconds"
+    told = bad.wait_for_event("certificate_expired")
+    for server in (mid, bad):
+        server.wait_until_ready()
+    assert re.match(
+        r"\S+/AExpired\.pem: expired at 2020-01-02T00:00:00\+00:00; others refuse it", told["reason"]
+    )
+    ends = bad.metrics(name)
+    assert ends.pop(f'{name}{{certificate="peers"}}') == 1_577_923_200
+    assert [*ends] == [f'{name}{{certificate="authority"}}']
+    assert mid.metrics(name)[f'{name}{{certificate="peers"}}'] > time.time() + 86_400
+    issue(star.folder, "AExpired")
+    hang_up(bad)
+    mid.wait_until_linked("AExpired")
+    assert bad.metrics(name)[f'{name}{{certificate="peers"}}'] > time.time() + 86_400
+    assert len(bad.events("certificate_expired")) == 1
 
 
 @pytest.mark.parametrize("spoil", [_cut, _gone, _of_another_key, _encrypted])

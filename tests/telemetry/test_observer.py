@@ -26,7 +26,7 @@ SUBJECTS = (
     "cluster",
     "commands",
     "connections",
-    "crl",
+    "expiry",
     "erasures",
     "follows",
     "journal",

@@ -1,0 +1,35 @@
+"""When certificates expire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from proxyherd.base.files import read_regular
+
+CertificateUse: TypeAlias = Literal["clients", "peers", "authority"]
+"""Whom a server shows a certificate; or that of the authority that has signed its neighbours' ones."""
+
+
+class CertificateExpiry(Struct, frozen=True):
+    """When the certificates in a file expire: the first of them, in POSIX seconds."""
+
+    use: CertificateUse
+    file: Path
+    expires: float
+
+
+def expiries_of(use: CertificateUse, file: Path) -> Iterator[CertificateExpiry]:
+    """Yield when the certificates in a file (PEM) expire. Nothing, if that cannot be read: who has loaded them for TLS has
+    the errors, and OpenSSL reads what others refuse.
+    """
+    from cryptography import x509  # noqa: PLC0415 - it takes a twentieth of a second, where there is TLS
+
+    try:
+        found = x509.load_pem_x509_certificates(read_regular(file))
+    except (OSError, ValueError):
+        return
+    yield CertificateExpiry(use, file, min(one.not_valid_after_utc.timestamp() for one in found))
