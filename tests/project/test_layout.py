@@ -139,7 +139,10 @@ ELSEWHERE: Final = (
         "supervisord and locks are real",
     ),
     Elsewhere(
-        "net", "certificates tls", "system/test_tls.py", "OpenSSL makes the certificates, and real servers use them"
+        "net",
+        "certificates tls",
+        "system/test_tls.py",
+        "OpenSSL makes the certificates, and real servers use them",
     ),
     Elsewhere("places", "failures", "places/limits/test_resilience.py", "which failures are tried again"),
     Elsewhere("places", "query watch", "places/test_front.py", "what is asked, and who is told: types"),
