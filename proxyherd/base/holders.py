@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator
+from glob import iglob
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +25,11 @@ def listeners(ports: Collection[int]) -> dict[int, set[int]]:
         if fields[3] == _LISTEN and _port(fields[1]) in ports
     }
     found: dict[int, set[int]] = {port: set() for port in ports}
-    for path in Path("/proc").glob("[0-9]*/fd/*") if inodes else ():
+    # Unlike that of pathlib, this glob passes over processes that end meanwhile.
+    for path in iglob("/proc/[0-9]*/fd/*") if inodes else ():  # noqa: PTH207
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if (port := inodes.get(str(path.readlink()))) is not None:
-                found[port].add(int(path.parts[2]))
+            if (port := inodes.get(os.readlink(path))) is not None:  # noqa: PTH115 - of a text
+                found[port].add(int(path.split("/")[2]))
     return found
 
 

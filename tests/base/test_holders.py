@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
+
+import pytest
 
 from proxyherd.base.holders import holders
 
@@ -25,3 +28,19 @@ def test_who_only_is_connected_there_does_not_listen() -> None:
         port = client.getsockname()[1]
     with client:
         assert holders([port]) == {}
+
+
+def test_a_process_that_ends_meanwhile_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, scandir = list[str](), os.scandir
+
+    def scan(path: Any) -> Any:
+        listed.append(str(path))
+        if listed[-1] == "/proc/1/fd":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert holders([port])[port].endswith(f" (process {os.getpid()})")
+    assert "/proc/1/fd" in listed
