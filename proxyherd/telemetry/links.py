@@ -220,7 +220,7 @@ class LinkObserver:
             self.since[neighbour] = time.monotonic()
 
     def _refuse(self, neighbour: str | None, reason: str) -> None:
-        if neighbour in self.states:
+        if neighbour is not None and self.states.get(neighbour) == "cut":  # else it is linked
             self.refusals.pop(neighbour, None)
             if reason:
                 self.refusals[neighbour] = reason

@@ -218,8 +218,20 @@ def test_why_a_neighbour_is_refused_is_known_until_it_is_linked_or_is_not_there(
     assert links.refusals == {"Ann": "refused: Ann has no proof"}
     watched.observer.note([ending])
     assert links.refusals == {}
+    watched.observer.note([LinkDown("Ann", "silent")])
     watched.observer.note([LinkFailed("Ann", dialled=True, reason="refused by the other: no proof")])
     assert links.refusals == {"Ann": "refused by the other: no proof"}
+    watched.end()
+
+
+@pytest.mark.parametrize("is_caught_up", [True, False])
+def test_nobody_is_refused_while_it_is_linked(tmp_path: Path, is_caught_up: bool) -> None:
+    """Whoever claims a neighbour's name, or dials it once more, says nothing about the link."""
+    watched = Watched(tmp_path)
+    watched.observer.note([LinkUp("Ann", dialled=False), *[CaughtUp("Ann", 1, 0, 0.1)] * is_caught_up])
+    watched.observer.note([LinkFailed("Ann", dialled=False, reason="no proof")])
+    watched.observer.note([LinkFailed("Ann", dialled=True, reason="refused by the other: no proof")])
+    assert watched.observer.links.refusals == {}
     watched.end()
 
 
