@@ -30,6 +30,6 @@ def expiries_of(use: CertificateUse, file: Path) -> Iterator[CertificateExpiry]:
 
     try:
         found = x509.load_pem_x509_certificates(read_regular(file))
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return
     yield CertificateExpiry(use, file, min(one.not_valid_after_utc.timestamp() for one in found))

@@ -140,7 +140,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "net",
-        "certificates tls",
+        "tls",
         "system/test_tls.py",
         "OpenSSL makes the certificates, and real servers use them",
     ),
