@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
-"""What OpenSSL says of a certificate that it does not trust."""
+_UNTRUSTED: Final = ("issuer certificate", "self-signed", "self signed", "verify the first certificate")
+"""What OpenSSL says of a certificate whose signer it does not trust: one of these."""
 
 SIGNED: dict[str, Any] = {"ignore_unknown_options": True}
 """Settings of a command whose arguments may begin with a sign: otherwise click takes a location for an option."""
@@ -125,7 +125,7 @@ def ask_server(
     except Unreachable as error:
         others = [other for other in herd.servers if other != server.name]
         remedy = "see `proxyherd status`" + (f", or ask another: --server {others[0]}" if others else "")
-        if _UNTRUSTED in str(error):
+        if any(words in str(error) for words in _UNTRUSTED):
             remedy = "if its certificate is good, name who has signed it with --ca FILE"
         raise NotReached(f"cannot reach {server.name} at {error}; {remedy}") from error
     refusal = None if answer.startswith(b"AT ") else explain_refusal(line, herd.limits)

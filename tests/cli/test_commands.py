@@ -393,20 +393,32 @@ def test_what_clients_speak_is_said_by_the_herds_file(herd: herd_file.Herd, tmp_
     assert f"{tmp_path}/ca.pem: No such file or directory; name a file with the authority" in result.stderr
 
 
-def test_a_certificate_that_is_not_trusted_is_told_with_the_option(
-    herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("reason", "is_signer"),
+    [
+        ("unable to get local issuer certificate", True),
+        ("self-signed certificate in certificate chain", True),
+        ("self signed certificate", True),
+        ("unable to verify the first certificate", True),
+        ("certificate has expired", False),
+        ("IP address mismatch, certificate is not valid for '127.0.0.1'.", False),
+    ],
+)
+def test_of_a_certificate_that_is_not_trusted_the_option_is_told_if_it_helps(
+    herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch, reason: str, is_signer: bool
 ) -> None:
     """Another server has the same certificate, or one of the same authority."""
 
     def refuse(*_: object) -> NoReturn:
-        raise Unreachable("127.0.0.1:1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+        raise Unreachable(
+            f"127.0.0.1:1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1006)"
+        )
 
     monkeypatch.setattr(SyncHerdClient, "command", refuse)
     result = run("iamat", "kiwi", "1,1", "--config", herd.file)
     assert result.exit_code == 3
-    assert result.stderr.endswith(
-        "failed; if its certificate is good, name who has signed it with --ca FILE\n"
-    )
+    told = "; if its certificate is good, name who has signed it with --ca FILE\n"
+    assert result.stderr.endswith(told) == is_signer
 
 
 @pytest.mark.parametrize(
