@@ -52,6 +52,8 @@ class Calls:
     ) -> None:
         self._endpoints, self._connect, self.pipeline = endpoints, connect, pipeline
         self._patience, self._retry, self._renews = patience, retry, renews
+        self.token = ""
+        """Of the latest connection, if it has one: who connects says so."""
         self.choice = ServerChoice(len(endpoints), rng)
         self._tried = set[int]()
         self._news = asyncio.Event()

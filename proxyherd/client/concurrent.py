@@ -8,7 +8,6 @@ Questions about areas have a connection of their own, in JSON, and so has each f
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -101,7 +100,6 @@ class HerdClient:
         self._patience = seconds_setting("patience", patience)
         self._retry, self._tls = retry, check_tls(tls)
         self._token, self._renews = (token, True) if callable(token) else ((lambda: token), False)
-        self._token_sent = ""
         self._most_bytes = count_setting("most_bytes", most_bytes)
         self._rng = rng or Random()  # noqa: S311 - no secret depends on it
         self._lines = self._calls(
@@ -136,7 +134,7 @@ class HerdClient:
         try:
             return await self._call(command, timeout)
         except ReportRefused as error:
-            if may_report(self._token_sent, command.line.split(b" ")[1]):
+            if may_report(self._lines.token, command.line.split(b" ")[1]):
                 raise
             raise NotAllowed(f"the token does not allow to report this client: {client!r}") from error
 
@@ -216,7 +214,7 @@ class HerdClient:
                 JSON_SUBPROTOCOL,
                 self._patience,
                 self._tls,
-                self._next_token(),
+                self._token(),
                 self._most_bytes,
                 has_pings=True,
             )
@@ -225,13 +223,12 @@ class HerdClient:
         found = followed_changes(
             urls, message, state, connect, self._patience, self._rng, renews=self._renews
         )
-        async with contextlib.aclosing(found):
-            try:
-                while True:
-                    self._check_open()
-                    yield await self._followed(found)
-            finally:
-                self._follows.pop(found, None)
+        try:
+            while True:
+                self._check_open()
+                yield await self._followed(found)
+        finally:
+            await self._end_follow(found)
 
     async def _followed(self, found: AsyncGenerator[FollowedChange, None]) -> FollowedChange:
         """Return the next change, unless this client is closed meanwhile."""
@@ -247,6 +244,12 @@ class HerdClient:
         finally:
             self._follows[found] = None  # it is not waited for
 
+    async def _end_follow(self, found: AsyncGenerator[FollowedChange, None]) -> None:
+        """Close the connection of a follow, unless that is done already."""
+        if found in self._follows:
+            del self._follows[found]
+            await found.aclose()
+
     async def close(self) -> None:
         """Close all connections. Whoever waits for an answer, or follows, gets ClientClosed, and so do later calls."""
         self._closed = True
@@ -255,7 +258,7 @@ class HerdClient:
             if limit is not None and limit.when() is None:
                 limit.reschedule(now)
         for found in [found for found, limit in self._follows.items() if limit is None]:
-            await found.aclose()
+            await self._end_follow(found)
         for calls in (self._lines, self._areas):
             if calls is not None:
                 await calls.close()
@@ -282,17 +285,17 @@ class HerdClient:
     async def _answer(self, calls: Calls, command: ClientCommand[A], timeout: float | None) -> A:
         seconds = self._timeout if timeout is None else seconds_setting("timeout", timeout)
         self._check_open()
-        until = time_ns() + int(seconds * _SECOND)
+        until = asyncio.get_running_loop().time() + seconds
         try:
             return await calls.call(command, seconds)
         except (InvalidCommand, NotAllowed) as error:
             # At its end a token allows nothing more; only then the server closes the connection.
-            left = end_of(self._token_sent) - time_ns() / _SECOND
+            left = end_of(calls.token) - time_ns() / _SECOND
             if not self._renews or left > _CLOCK_SECONDS:
                 if left <= 0 and isinstance(error, InvalidCommand):
                     raise NotAllowed("the token has expired") from error
                 raise
-        return await calls.call(command, max(0.0, (until - time_ns()) / _SECOND))
+        return await calls.call(command, max(0.0, until - asyncio.get_running_loop().time()))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -300,18 +303,16 @@ class HerdClient:
 
     def _calls(self, endpoints: Sequence[Endpoint], subprotocol: str, outstanding: int) -> Calls:
         def connect(endpoint: Endpoint) -> Awaitable[ServerLink]:
-            return dial(endpoint, self._patience, self._tls, self._next_token, self._most_bytes, subprotocol)
+            calls.token = self._token() if endpoint.url else ""
+            return dial(endpoint, self._patience, self._tls, calls.token, self._most_bytes, subprotocol)
 
         pipeline = Pipeline[asyncio.Future[Any]](outstanding, self._most_bytes)
-        return Calls(
+        calls = Calls(
             endpoints, connect, pipeline, self._patience, self._rng, retry=self._retry, renews=self._renews
         )
+        return calls
 
     def _web_endpoints(self, what: str) -> list[Endpoint]:
         if found := [one for one in self._endpoints if one.url]:
             return found
         raise ValueError(f"{what} {_NEEDS_WEB}")
-
-    def _next_token(self) -> str:
-        self._token_sent = self._token()
-        return self._token_sent

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -65,13 +64,13 @@ async def dial(
     endpoint: Endpoint,
     seconds: float,
     tls: ssl.SSLContext | None,
-    token: Callable[[], str],
+    token: str,
     most_bytes: int,
     subprotocol: str = LINES_SUBPROTOCOL,
 ) -> ServerLink:
     """Connect to a server, within so many seconds. `subprotocol`: of a WebSocket. Raises Unreachable, and NotAllowed if it refuses the token."""
     if endpoint.url:
-        socket = await open_websocket(endpoint.url, subprotocol, seconds, tls, token(), most_bytes)
+        socket = await open_websocket(endpoint.url, subprotocol, seconds, tls, token, most_bytes)
         return (_WebSocketLink if subprotocol == LINES_SUBPROTOCOL else _JsonLink)(endpoint.url, *socket)
     loop = asyncio.get_running_loop()
     refusals: list[str] = []

@@ -17,7 +17,15 @@ from asked import free_ports
 from line_servers import as_a_server_does, line_server
 from listening import until
 
-from proxyherd.client import ClientClosed, HerdClient, NotAllowed, ReportRefused, TakenReport, Unreachable
+from proxyherd.client import (
+    ClientClosed,
+    HerdClient,
+    NotAllowed,
+    ReportRefused,
+    TakenReport,
+    Unreachable,
+    concurrent,
+)
 from proxyherd.client.endpoints import Endpoint, parse_endpoint
 from proxyherd.client.links import JSON_SUBPROTOCOL, LINES_SUBPROTOCOL, close_websocket, dial
 from proxyherd.config.address import Address
@@ -186,7 +194,7 @@ def test_of_several_addresses_the_first_that_answers_is_used() -> None:
     async def body(address: str) -> bytes:
         [good] = parse_endpoint(address).addresses
         endpoint = Endpoint((Address("127.0.0.1", nobody), good))
-        link = await dial(endpoint, 100, None, str, 1_000)
+        link = await dial(endpoint, 100, None, "", 1_000)
         assert link.called == address
         await link.send([b"FOO\n"])
         try:
@@ -203,7 +211,7 @@ def test_each_address_that_does_not_answer_is_told() -> None:
     endpoint = Endpoint((Address("127.0.0.1", nobody), Address("nowhere.invalid", 1)))
 
     async def body() -> None:
-        await dial(endpoint, 20, None, str, 1_000)
+        await dial(endpoint, 20, None, "", 1_000)
 
     with pytest.raises(Unreachable) as raised:
         asyncio.run(body())
@@ -457,14 +465,78 @@ def test_questions_about_areas_go_to_another_server_when_one_cannot_answer() -> 
     ]
 
 
+def test_who_follows_on_while_the_client_is_being_closed_is_told_so() -> None:
+    """A server may be slow to confirm that a WebSocket is closed."""
+
+    async def body(url: str) -> None:
+        herd = HerdClient(url, patience=100)
+        changes = herd.follow("kiwi")
+        assert (await anext(changes)).client == "kiwi"
+        closing = [asyncio.create_task(herd.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(ClientClosed):
+            await anext(changes)
+        await asyncio.gather(*closing)
+        left.set()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(JSON_SUBPROTOCOL,))
+        await socket.prepare(request)
+        await socket.send_str('{"event":"enter","client":"kiwi"}')
+        await left.wait()
+        return socket
+
+    left = asyncio.Event()
+    with_web_server(handler, body)
+
+
+def a_token(left: float) -> str:
+    """Return a token that ends in so many seconds."""
+    claims = {"sub": "*", "may": ["report", "see"], "exp": int(time.time() + left)}
+    return jwt.encode(claims, "k" * 32, algorithm="HS256")
+
+
+def test_a_token_that_ends_is_that_of_its_connection_and_the_next_one_has_the_rest_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Questions about areas have another connection, whose token may be a later one. And clocks are set."""
+
+    async def lines(socket: web.WebSocketResponse, is_first: bool) -> None:
+        await answer(socket, (await socket.receive()).data)
+        message = await socket.receive()
+        if is_first and message.type == WSMsgType.BINARY:
+            monkeypatch.setattr(concurrent, "time_ns", lambda: time.time_ns() + 3_600_000_000_000)
+            await socket.send_bytes(b"? " + message.data)
+            await socket.close(code=4401, message=b"expired")
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse(protocols=(LINES_SUBPROTOCOL, JSON_SUBPROTOCOL))
+        await socket.prepare(request)
+        began.append(str(socket.ws_protocol))
+        if socket.ws_protocol == LINES_SUBPROTOCOL:
+            await lines(socket, len(began) == 1)
+            return socket
+        async for message in socket:
+            said = {"id": json.loads(message.data)["id"], "clients": [], "server": "Ann", "complete": True}
+            await socket.send_str(json.dumps(said))
+        return socket
+
+    async def body(url: str) -> None:
+        lives = iter([-5, 10_000, 10_000])
+        async with HerdClient(url, timeout=100, token=lambda: a_token(next(lives))) as herd:
+            await herd.locate("kiwi")
+            await herd.near((1, 2))
+            assert (await herd.locate("kiwi")).client == "kiwi"
+
+    began: list[str] = []
+    with_web_server(handler, body)
+    assert began == [LINES_SUBPROTOCOL, JSON_SUBPROTOCOL, LINES_SUBPROTOCOL]
+
+
 @pytest.mark.parametrize("renews", [True, False])
 def test_what_a_server_denies_at_the_end_of_a_token_is_asked_again_with_the_next_one(renews: bool) -> None:
     """It says `? ` before it closes the connection. Neither is the client unknown, nor the report refused."""
     used: list[float] = []
-
-    def token(left: float) -> str:
-        claims = {"sub": "*", "may": ["report", "see"], "exp": int(time.time() + left)}
-        return jwt.encode(claims, "k" * 32, algorithm="HS256")
 
     async def handler(request: web.Request) -> web.StreamResponse:
         claims = jwt.decode(request.headers["Authorization"][7:], options={"verify_signature": False})
@@ -481,7 +553,7 @@ def test_what_a_server_denies_at_the_end_of_a_token_is_asked_again_with_the_next
 
     async def body(url: str) -> None:
         lives = iter([-5, 1_000])
-        made = (lambda: token(next(lives))) if renews else token(-5)
+        made = (lambda: a_token(next(lives))) if renews else a_token(-5)
         async with HerdClient(url, timeout=100, token=made) as herd:
             calls = [herd.report("kiwi", 1, 2), herd.locate("kiwi")]
             if renews:

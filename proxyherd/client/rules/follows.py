@@ -105,6 +105,8 @@ class FollowState:
         if message.event in ("enter", "move"):
             yield from self._told(message)
         elif message.event in ("leave", "gone"):
+            if self._named is not None:
+                self._named.discard(message.client)
             if self._known.pop(message.client, None) is not None:
                 yield _change(message, message.event)
         elif message.event == "snapshot":

@@ -135,6 +135,14 @@ def test_a_server_cannot_fill_the_memory_with_clients(monkeypatch: pytest.Monkey
     )
 
 
+def test_a_server_cannot_fill_the_memory_with_clients_that_come_and_go() -> None:
+    state = FollowState(is_area=True)
+    state.begin()
+    for name in "abc":
+        told(state, event("enter", name, 1), event("leave", name))
+    assert state._named == set()
+
+
 def test_what_is_followed_is_one_thing() -> None:
     assert json.loads(follow_message(("bus 7",), None, None, 0))["client"] == ["bus 7"]
     near = json.loads(follow_message((), ("48.20", 16.37, 2), None, 20))
