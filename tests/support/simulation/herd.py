@@ -419,8 +419,11 @@ class Herd:
         self.judge()
 
     def wait_for_agreement(self, links: int = 1) -> None:
-        """Let all agree. `links`: how often a link may have to be made: a server that was lost for long closes its first."""
-        world, patience = self.world, HEAL_SECONDS * links
+        """Let all agree. `links`: how often a link may have to be made: a server that was lost for long closes its first.
+        What is learned last still passes through the whole herd: with the delay of a link, and a sync, at each server.
+        """
+        world, plan = self.world, self.plan
+        patience = HEAL_SECONDS * links + plan.servers * (plan.slowest + plan.disk_seconds)
         healed = world.now
         while not self.agreed() or world.now < max(self.laws.last_flood, healed) + QUIET_SECONDS:
             if world.now >= healed + patience and not self.agreed():
