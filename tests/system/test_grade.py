@@ -627,14 +627,24 @@ def test_a_server_that_prints_without_an_end_is_ended_by_the_system(
     assert started.output(server).stat().st_size <= keeping.MOST_FILE_BYTES
 
 
+ENDING: Final = """
+import pathlib, socket, sys, time
+held = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while not pathlib.Path("end").exists():
+    time.sleep(0.01)
+sys.exit(f"ValueError: {sys.argv[2]}")
+"""
+
+
 def test_how_a_server_has_ended_is_told_with_what_it_printed_last(tmp_path: Path) -> None:
-    serve_one = "import socket, sys; socket.create_server(('127.0.0.1', {port})).accept(); sys.exit('ValueError: {name}')"
-    command = shlex.join([sys.executable, "-c", serve_one])
+    (tmp_path / "server.py").write_text(ENDING)
+    command = f"{shlex.quote(sys.executable)} server.py {{port}} {{name}}"
     started = keeping.Started(command, tmp_path, tmp_path, signal.SIGKILL, os.environ)
     server = GradedServer("Ann", "127.0.0.1", free_port())
     herd = GradedHerd([server], keeper=started)
     try:
-        asyncio.run(started.start([server]))  # which is the one connection
+        asyncio.run(started.start([server]))
+        (tmp_path / "end").touch()
         said = asyncio.run(herd.end_of(server))
     finally:
         started.end()
