@@ -145,20 +145,26 @@ async def open_websocket(
                 **options,
             )
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        await session.close()
-        status = getattr(error, "status", 0)
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            wants = "does not allow this" if token else "wants a token, or does not allow this host"
-            raise NotAllowed(f"{url}: the server {wants} ({status})") from error
-        reason = f"{url}: {f'answers {status}' if status else reason_of(error)}"
-        raise Unreachable(reason, wait=_retry_after(error)) from error
+        failure = _failure(url, error, has_token=bool(token))
     except BaseException:
         await session.close()
         raise
-    if socket.protocol != subprotocol:
-        await close_websocket(session, socket)
-        raise Unreachable(f"{url}: does not speak {subprotocol}")
-    return session, socket
+    else:
+        if socket.protocol != subprotocol:
+            await close_websocket(session, socket)
+            raise Unreachable(f"{url}: does not speak {subprotocol}")
+        return session, socket
+    await session.close()
+    raise failure  # and not from the error: aiohttp's have the request, with the token
+
+
+def _failure(url: str, error: Exception, *, has_token: bool) -> NotAllowed | Unreachable:
+    status = getattr(error, "status", 0)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        wants = "does not allow this" if has_token else "wants a token, or does not allow this host"
+        return NotAllowed(f"{url}: the server {wants} ({status})")
+    reason = f"{url}: {f'answers {status}' if status else reason_of(error)}"
+    return Unreachable(reason, wait=_retry_after(error))
 
 
 def _retry_after(error: Exception) -> float:

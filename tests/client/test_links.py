@@ -27,7 +27,13 @@ from proxyherd.client import (
     concurrent,
 )
 from proxyherd.client.endpoints import Endpoint, parse_endpoint
-from proxyherd.client.links import JSON_SUBPROTOCOL, LINES_SUBPROTOCOL, close_websocket, dial
+from proxyherd.client.links import (
+    JSON_SUBPROTOCOL,
+    LINES_SUBPROTOCOL,
+    close_websocket,
+    dial,
+    open_websocket,
+)
 from proxyherd.config.address import Address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -127,6 +133,22 @@ def test_a_server_that_refuses_the_token_is_not_asked_again(status: int, token: 
 
     with_web_server(handler, body)
     assert asked == [f"Bearer {token}" if token else None]
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_no_error_of_a_refused_websocket_leads_to_the_token(status: int) -> None:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    async def body(url: str) -> None:
+        with pytest.raises((NotAllowed, Unreachable)) as caught:
+            await open_websocket(url, LINES_SUBPROTOCOL, 10, None, "s3cr3t", 1_000)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "s3cr3t" not in repr(error) + str(error)
+            error = error.__cause__ or error.__context__
+
+    with_web_server(handler, body)
 
 
 def test_a_server_that_asks_for_patience_gets_it() -> None:
