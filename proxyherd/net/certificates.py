@@ -15,7 +15,9 @@ CertificateUse: TypeAlias = Literal["clients", "peers", "authority"]
 
 
 class CertificateExpiry(Struct, frozen=True):
-    """When the certificates in a file expire: the first of them, in POSIX seconds."""
+    """When the certificates in a file expire, in POSIX seconds: the first of them; of authorities the last, because an old one
+    stays beside the new one while certificates are renewed.
+    """
 
     use: CertificateUse
     file: Path
@@ -32,4 +34,5 @@ def expiries_of(use: CertificateUse, file: Path) -> Iterator[CertificateExpiry]:
         found = x509.load_pem_x509_certificates(read_regular(file))
     except (OSError, ValueError, x509.InvalidVersion):
         return
-    yield CertificateExpiry(use, file, min(one.not_valid_after_utc.timestamp() for one in found))
+    counts = max if use == "authority" else min
+    yield CertificateExpiry(use, file, counts(one.not_valid_after_utc.timestamp() for one in found))

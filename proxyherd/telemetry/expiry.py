@@ -16,6 +16,9 @@ _NEW_LIST: Final = "it holds until there is a newer one; sign one, and send SIGH
 _NEW_CERTIFICATE: Final = (
     "others refuse it; put a new one in its place, and send SIGHUP: see docs/security.md"
 )
+_NEW_AUTHORITY: Final = (
+    "servers refuse each other's certificates; make a new one and sign them anew: see docs/security.md"
+)
 
 
 class ExpiryObserver:
@@ -32,7 +35,7 @@ class ExpiryObserver:
         )
         self._gauge = metrics.gauge(
             "proxyherd_certificate_expires_timestamp_seconds",
-            "When a certificate expires, in POSIX seconds; of several in one file, the first that does",
+            "When a certificate expires, in POSIX seconds; of several in a file the first that does, of authorities the last",
             certificate={
                 "clients": "shown to clients",
                 "peers": "shown to neighbours",
@@ -60,7 +63,8 @@ class ExpiryObserver:
         if any(now >= one.expires for one in self._certificates):
             for one in self._certificates:
                 if now >= one.expires:
-                    log.error("certificate_expired", reason=_expired(one.file, one.expires, _NEW_CERTIFICATE))
+                    remedy = _NEW_AUTHORITY if one.use == "authority" else _NEW_CERTIFICATE
+                    log.error("certificate_expired", reason=_expired(one.file, one.expires, remedy))
             self._certificates = [one for one in self._certificates if now < one.expires]
 
 

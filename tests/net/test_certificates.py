@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from proxyherd.net.certificates import CertificateExpiry, expiries_of
+from proxyherd.net.certificates import CertificateExpiry, CertificateUse, expiries_of
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -30,11 +30,14 @@ def of_version_2() -> bytes:
     return ssl.DER_cert_to_PEM_cert(der).encode()
 
 
-def test_of_several_certificates_the_first_that_expires_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("use", "days"), [("clients", 10), ("peers", 10), ("authority", 30)])
+def test_of_several_certificates_the_first_that_expires_counts_and_of_authorities_the_last(
+    tmp_path: Path, use: CertificateUse, days: int
+) -> None:
     file = tmp_path / "several.pem"
-    file.write_bytes(b"".join(certificate(days).public_bytes(Encoding.PEM) for days in (20, 10, 30)))
-    [found] = expiries_of("authority", file)
-    assert found == CertificateExpiry("authority", file, (NOW + timedelta(10)).timestamp())
+    file.write_bytes(b"".join(certificate(days).public_bytes(Encoding.PEM) for days in (20, 10, 30, 15)))
+    [found] = expiries_of(use, file)
+    assert found == CertificateExpiry(use, file, (NOW + timedelta(days)).timestamp())
 
 
 @pytest.mark.parametrize(

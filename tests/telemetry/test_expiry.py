@@ -65,6 +65,11 @@ def certificates_renewed(it: Watched) -> None:
     tick(it, END + 11)
 
 
+def late_authority(it: Watched) -> None:
+    it.observer.expiry.hold_certificates([CertificateExpiry("authority", Path("a.pem"), END)])
+    tick(it, END)
+
+
 def expired(name: str, since: str) -> dict[str, Any]:
     return line(
         "certificate_expired",
@@ -88,6 +93,18 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "certificates": Scenario(
         certificates, [expired("c", "03"), expired("p", "12")], expire(clients=0, peers=9, authority=99)
+    ),
+    "an authority": Scenario(
+        late_authority,
+        [
+            line(
+                "certificate_expired",
+                "error",
+                reason="a.pem: expired at 2026-11-28T22:14:03+00:00; servers refuse each other's certificates; make a new "
+                "one and sign them anew: see docs/security.md",
+            )
+        ],
+        expire(authority=0),
     ),
     "one is renewed, and the other one is not": Scenario(
         certificates_renewed,
