@@ -391,9 +391,11 @@ class ServerProcess:
         return self.stderr_file.read_text() if self.stderr_file.exists() else ""
 
     def memory(self) -> int:
-        """Return the bytes of memory that it has in use now."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
+        """Return the bytes of memory that it has taken. What it has read of files, such as the code of libraries, is not its
+        own: how much of that is there depends on other processes.
+        """
+        resident, of_files = map(int, Path(f"/proc/{self.pid}/statm").read_text().split()[1:3])
+        return (resident - of_files) * resource.getpagesize()
 
     # Its clients. --------------------------------------------------------------------------------------------
 

@@ -76,9 +76,11 @@ class FakeNode:
 
 
 def dialled(
-    scene: Callable[[Opener, Address, FakeNode, FakeNode], Coroutine[Any, Any, None]], flags: str
+    scene: Callable[[Opener, Address, FakeNode, FakeNode], Coroutine[Any, Any, None]],
+    flags: str,
+    seconds: float = 10.0,
 ) -> None:
-    """Play a scene with a master and its replica, which says `flags` of the master."""
+    """Play a scene with a master and its replica, which says `flags` of the master. `seconds`: what a batch has."""
 
     async def play() -> None:
         master, replica = FakeNode(), FakeNode()
@@ -88,7 +90,7 @@ def dialled(
         rest = f"b {where[1]} slave a 0 0 1 connected\n"
         master.nodes = f"a {where[0]} myself,master - 0 0 1 connected 0-16383\n{rest}"
         replica.nodes = f"a {where[0]} {flags} - 0 0 1 connected 0-16383\n{rest}"
-        settings = RedisSettings(nodes=(where[0],), timeout_seconds=0.4)
+        settings = RedisSettings(nodes=(where[0],), timeout_seconds=seconds)
         opener = Opener(settings, Path("herd.toml"), {}, cast("Observer", Silent()))
         try:
             await scene(opener, Address("127.0.0.1", master.port), master, replica)
@@ -132,7 +134,7 @@ def test_a_replica_that_does_not_answer_keeps_nobody_from_its_master(gone: bool)
         replica.answers.clear()
         assert await refusal(opener, address) == ""
 
-    dialled(scene, "master,fail")
+    dialled(scene, "master,fail", 0.4)
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["answers late", "answers when dialled again"])
@@ -159,14 +161,14 @@ def test_of_a_master_that_was_silent_its_replicas_are_asked_after_a_pause(
                     await opener.connect(address)
             master.answers.set()
         else:
-            loop.call_later(0.11, master.answers.set)
+            loop.call_later(1.01, master.answers.set)
         assert "is being replaced" in await refusal(opener, address)
-        assert pauses == [0.1]
+        assert pauses == [1.0]
         monkeypatch.undo()
         replica.nodes = replica.nodes.replace("master,fail", "master")
         assert await refusal(opener, address) == ""
         monkeypatch.setattr(asyncio, "sleep", agree)
         assert await refusal(opener, address) == ""  # once it has been used, without a pause again
-        assert pauses == [0.1]
+        assert pauses == [1.0]
 
-    dialled(scene, "master")
+    dialled(scene, "master", 4.0)
