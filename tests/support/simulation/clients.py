@@ -124,7 +124,11 @@ class SimulatedClient:
         promised = self._server.promised
         for line in lines:
             assert isinstance(line, bytes | Forget)
-            least = NOTHING if isinstance(line, Forget) else promised.get(line.split(b" ")[1], NOTHING)
+            least = (
+                NOTHING
+                if isinstance(line, Forget)
+                else promised.get(line.partition(b" ")[2].partition(b" ")[0], NOTHING)
+            )
             taken = line, least
             self.unanswered.append(taken)
             self.unlogged.append(taken)
