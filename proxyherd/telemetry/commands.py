@@ -99,7 +99,7 @@ COMMANDS: Final = (
 """The values of `command` and `outcome` in proxyherd_commands_total, and what they mean."""
 
 REFUSALS: Final[LabelValues] = {
-    "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, 65,536 queries wait for the server to be ready, or 256 queries of areas wait",
+    "full": "no room: the table is at max_clients or max_table_bytes, Redis has no memory for it, 65,536 queries wait for the server to be ready, 256 queries of areas wait, or a connection or the server follows as much as it may",
     "journal": "the journal cannot be written",
     "not_ready": "an erasure up to an earlier moment, before the server is ready",
     "no_index": "a query of an area, or a follow, with the engine redis, which has no index of positions and hears of no changes",

@@ -217,4 +217,7 @@ def _check_followed(reply: Reply) -> None:
     if text:
         raise Problem(LARGE, text)
     if reply.outcome not in ("following", "unfollowed"):
-        raise Problem(NOT_TAKEN, "The server cannot follow that now.")
+        raise Problem(
+            NOT_TAKEN,
+            "This server cannot follow that now, or follows as many areas as it can. Ask another one, or wait.",
+        )

@@ -186,7 +186,7 @@ def test_an_answer_says_how_much_is_followed_now_and_whether_the_snapshot_has_al
         (FollowReply("follow", "invalid", b"", is_taken=True, text="taken"), MEANING, "Another follow"),
         (FollowReply("unfollow", "unknown", b""), UNKNOWN, "no follow"),
         (Reply("follow", "unanswered"), NOT_TAKEN, ""),
-        (FollowReply("follow", "refused", b"", refusal="full"), NOT_TAKEN, ""),
+        (FollowReply("follow", "refused", b"", refusal="full"), NOT_TAKEN, "Ask another one"),
     ],
 )
 def test_a_follow_that_is_refused_is_answered_by_a_problem(reply: Reply, kind: Kind, text: str) -> None:

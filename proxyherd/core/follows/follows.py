@@ -20,7 +20,7 @@ from proxyherd.core.follows.event import Event, EventKind
 from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.follows.followed_areas import FollowedArea, FollowedAreas
 from proxyherd.core.follows.followed_clients import FollowedClients
-from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, Follower
+from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, MOST_AREA_POSITIONS, Follower
 from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.messages import Entry
 from proxyherd.core.node import Node
@@ -162,9 +162,11 @@ class Follows:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")
         elif follow.area is not None and len(follower.areas) >= MOST_AREAS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_AREAS} areas")
-        elif follow.area is not None and self._positions + follow.area.positions > MOST_POSITIONS_ON_A_SERVER:
-            text = f"the areas that are followed on this server have {MOST_POSITIONS_ON_A_SERVER:,} positions at most"
+        elif follow.area is not None and follower.positions + follow.area.positions > MOST_AREA_POSITIONS:
+            text = f"the areas that a connection follows have at most {MOST_AREA_POSITIONS:,} positions"
             self._refuse(reply, "refused", text)
+        elif follow.area is not None and self._positions + follow.area.positions > MOST_POSITIONS_ON_A_SERVER:
+            self._refuse(reply, "refused", "")
         elif follow.area is None:
             self._enlist(follower)
             alone = frozenset((name,))  # the same for all of them: a set for each would take 200 bytes
@@ -177,7 +179,7 @@ class Follows:
         else:
             self._enlist(follower)
             follower.areas[name] = follow
-            self._positions += follow.area.positions
+            self._count_positions(follower, follow.area.positions)
             self._checks.append((follow.area.check(), client, follow, reply))
 
     def _enlist(self, follower: Follower) -> None:
@@ -257,9 +259,13 @@ class Follows:
         one = follower.areas.pop(name)
         assert isinstance(one, (Follow, FollowedArea))
         assert one.area is not None
-        self._positions -= one.area.positions
+        self._count_positions(follower, -one.area.positions)
         if isinstance(one, FollowedArea):
             self._fences.remove(one)
+
+    def _count_positions(self, follower: Follower, more: int) -> None:
+        follower.positions += more
+        self._positions += more
 
     def _end_full(self) -> None:
         """End the follows of areas in which there are too many clients."""

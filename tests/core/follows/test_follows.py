@@ -9,7 +9,7 @@ from following import FollowedServer, FollowingClient
 
 from proxyherd.core.follows import followed_areas, follows, snapshots
 from proxyherd.core.follows.follow import FollowReply
-from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS
+from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, MOST_AREA_POSITIONS
 from proxyherd.core.messages import received
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.polygons import Polygon
@@ -466,6 +466,28 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
     )
 
 
+def test_positions_of_the_areas_of_a_connection_are_limited_until_areas_end(
+    server: FollowedServer, follower: FollowingClient
+) -> None:
+    west = [(0.0, latitude / 10) for latitude in range(498)]
+    polygon = Polygon([[[*west, (2.0, 49.7), (2.0, 0.0), west[0]]]])
+    for number in range(MOST_AREA_POSITIONS // polygon.positions + 1):
+        follower.follow(name=b"%d" % number, area=polygon)
+    rest(server)
+    assert [reply.outcome for reply in follower.replies] == ["following"] * 7 + ["refused"]
+    assert isinstance(follower.reply, FollowReply)
+    assert (follower.reply.text, follower.reply.refusal) == (
+        "the areas that a connection follows have at most 4,000 positions",
+        "full",
+    )
+    other = server.follower()
+    other.follow(area=polygon)
+    follower.unfollow(b"1")
+    follower.follow(name=b"1", area=polygon)
+    rest(server)
+    assert [other.reply.outcome, follower.reply.outcome] == ["following", "following"]
+
+
 def test_positions_of_all_areas_on_a_server_are_limited_until_areas_end(
     server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +505,7 @@ def test_positions_of_all_areas_on_a_server_are_limited_until_areas_end(
         other.follower.close()
         assert isinstance(other.reply, FollowReply)
         assert (other.reply.refusal == "full") == (other.reply.outcome == "refused")
+        assert not other.reply.text  # no limit of this connection
         return other.reply.outcome == "refused"
 
     follower.follow(name=b"1", area=square)
