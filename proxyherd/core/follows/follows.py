@@ -20,7 +20,7 @@ from proxyherd.core.follows.event import Event, EventKind
 from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.follows.followed_areas import FollowedArea, FollowedAreas
 from proxyherd.core.follows.followed_clients import FollowedClients
-from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, MOST_AREA_POSITIONS, Follower
+from proxyherd.core.follows.follower import MOST_AREA_POSITIONS, MOST_AREAS, MOST_CLIENTS, Follower
 from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.messages import Entry
 from proxyherd.core.node import Node

@@ -9,7 +9,7 @@ from following import FollowedServer, FollowingClient
 
 from proxyherd.core.follows import followed_areas, follows, snapshots
 from proxyherd.core.follows.follow import FollowReply
-from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, MOST_AREA_POSITIONS
+from proxyherd.core.follows.follower import MOST_AREA_POSITIONS, MOST_AREAS, MOST_CLIENTS
 from proxyherd.core.messages import received
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.polygons import Polygon
