@@ -23,6 +23,7 @@ from proxyherd.client.rules.errors import (
     HerdError,
     NoAnswer,
     NotAllowed,
+    Postponed,
     Unreachable,
 )
 from proxyherd.client.rules.pipeline import Pipeline, Waiting
@@ -161,7 +162,7 @@ class Calls:
             if not (self._renews and has_answered):
                 raise
             ending = str(error)  # the token was good before
-        except ForeignAnswer as error:
+        except (ForeignAnswer, Postponed) as error:
             return f"{link.called}: {error}"
         except OSError as error:
             kept = f"has kept an answer back for {self._patience:g} s"
@@ -185,15 +186,16 @@ class Calls:
                     await self._news.wait()
 
     def _receive(self, server: int, data: bytes, limit: asyncio.Timeout) -> bool:
-        """Hand out answers; return whether there was one. Raises ForeignAnswer."""
+        """Hand out answers; return whether there was one. Raises ForeignAnswer, Postponed."""
         before = self.pipeline.owed
         for answered, meant in self.pipeline.receive_data(data):
             if not answered.done():
                 answered.set_result(meant)
         if self.pipeline.owed == before:
             return False
-        self.choice.answered(server)
-        self._tried.clear()
+        if self.pipeline.postponed is None:
+            self.choice.answered(server)
+            self._tried.clear()
         self._limit(limit)
         if self.pipeline.has_more:
             self._news.set()

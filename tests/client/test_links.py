@@ -452,7 +452,7 @@ def test_who_is_cancelled_while_following_is_cancelled_and_nothing_stays_open() 
     with_web_server(follow_server(began), body)
 
 
-def test_questions_about_areas_go_to_another_server_when_one_cannot_answer() -> None:
+def test_a_question_about_an_area_goes_to_another_server_when_one_cannot_answer_and_others_do_not() -> None:
     asked: list[dict[str, Any]] = []
 
     async def say(socket: web.WebSocketResponse, message: bytes) -> None:
@@ -472,19 +472,30 @@ def test_questions_about_areas_go_to_another_server_when_one_cannot_answer() -> 
             assert (near.server, within.clients) == ("Ann", [])
 
     with_web_server(speaking(say, JSON_SUBPROTOCOL), body)
-    assert asked[-2:] == [
-        {"op": "near", "id": "area", "lat": "48.2", "lon": "16.370", "radius_km": 2, "limit": 3},
-        {
-            "op": "within",
-            "id": "area",
-            "west": "16",
-            "south": "48",
-            "east": "17",
-            "north": "49",
-            "limit": 100,
-            "max_age_s": 60.0,
-        },
-    ]
+    near = {"op": "near", "id": "area", "lat": "48.2", "lon": "16.370", "radius_km": 2, "limit": 3}
+    box = {"west": "16", "south": "48", "east": "17", "north": "49"}
+    assert asked == [near, {"op": "within", "id": "area", **box, "limit": 100, "max_age_s": 60.0}, near]
+
+
+def test_without_retry_a_question_that_no_server_answers_now_fails_while_others_are_answered() -> None:
+    async def say(socket: web.WebSocketResponse, message: bytes) -> None:
+        asked = json.loads(message)
+        if asked["op"] == "near":
+            said: dict[str, Any] = {"problem": {"status": 503, "title": "not ready"}}
+        else:
+            said = {"clients": [], "server": "Ann", "complete": True}
+        await socket.send_str(json.dumps({"id": asked["id"], **said}))
+
+    async def body(url: str) -> None:
+        async with HerdClient(url, timeout=100, retry=False) as herd:
+            near, within = await asyncio.gather(
+                herd.near("kiwi"), herd.within(16, 48, 17, 49), return_exceptions=True
+            )
+            assert str(near) == f"{url}/v1/ws: does not answer now: not ready"
+            assert isinstance(near, Unreachable)
+            assert not isinstance(within, BaseException)
+
+    with_web_server(speaking(say, JSON_SUBPROTOCOL), body)
 
 
 def test_who_follows_on_while_the_client_is_being_closed_is_told_so() -> None:

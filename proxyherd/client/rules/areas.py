@@ -19,6 +19,7 @@ from proxyherd.client.rules.errors import (
     ForeignAnswer,
     HerdError,
     NotAllowed,
+    Postponed,
     UnknownClient,
 )
 from proxyherd.client.rules.fields import Number, age_field, location_texts, radius_field
@@ -150,7 +151,7 @@ def _command(
 def _refusal(problem: ToldProblem, line: bytes) -> HerdError:
     """Return the error that a problem means."""
     if problem.is_for_later:
-        return ForeignAnswer(f"does not answer now: {problem}")
+        return Postponed(f"does not answer now: {problem}")
     if problem.is_about_rights:
         return NotAllowed(str(problem))
     if problem.status == _UNKNOWN:

@@ -85,3 +85,9 @@ class ForeignAnswer(HerdError):  # noqa: N818 - it is what has happened
     """What came is not the answer of a herd's server. Callers see it as a reason of Unreachable: the connection ends, and
     another server is asked.
     """
+
+
+class Postponed(HerdError):  # noqa: N818 - it is what has happened
+    """A server does not answer a question now, and goes on to answer others. Callers see it as a reason of Unreachable:
+    another server is asked, or this one later.
+    """

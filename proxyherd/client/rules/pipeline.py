@@ -8,6 +8,8 @@ The rules:
 - When a connection ends, all that it has not answered is sent again over the next one, in the same order and before
   anything newer. Every command may be sent twice: a report has its own time, and the same report again changes nothing.
 - What was given up is not sent again.
+- What a server postpones waits for the next connection. This server is sent nothing more, and its connection ends when it
+  has answered the rest.
 - Whatever a server sends, no more than `most_bytes` of it are kept.
 """
 
@@ -18,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from proxyherd.client.rules.commands import ClientCommand
-from proxyherd.client.rules.errors import ForeignAnswer, HerdError
+from proxyherd.client.rules.errors import ForeignAnswer, HerdError, Postponed
 
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Pipeline(Generic[T]):
         self._sent: deque[Waiting[T]] = deque()
         self._data = bytearray()
         self._searched = 0
+        self.postponed: Postponed | None = None
+        """Why the server of this connection does not answer something now."""
 
     @property
     def owed(self) -> int:
@@ -89,7 +93,7 @@ class Pipeline(Generic[T]):
     def data_to_send(self) -> list[bytes]:
         """Return the lines, with their LF, that may be sent now. They count as sent."""
         lines = []
-        while self._unsent and len(self._sent) < self._outstanding:
+        while self._unsent and len(self._sent) < self._outstanding and self.postponed is None:
             one = next(iter(self._unsent))
             del self._unsent[one]
             self._sent.append(one)
@@ -98,7 +102,7 @@ class Pipeline(Generic[T]):
 
     def receive_data(self, data: bytes) -> Iterator[tuple[T, object]]:
         """Take what has come; yield what is waited for and has its answer now: the owner, and what the answer means, or the
-        error that it means. Raises ForeignAnswer behind the last good answer; then the connection must end.
+        error that it means. Raises ForeignAnswer or Postponed behind the last good answer; then the connection must end.
         """
         self._data += data
         while self._sent and (end := self._end()):
@@ -110,10 +114,17 @@ class Pipeline(Generic[T]):
             except ForeignAnswer:
                 self._sent.appendleft(one)  # another server may answer it
                 raise
+            except Postponed as error:
+                self.postponed = error
+                if not one.given_up:
+                    self._unsent[one] = None
+                continue
             except HerdError as error:
                 meant = error
             if not one.given_up:
                 yield one.owner, meant
+        if self.postponed is not None and not self._sent:
+            raise self.postponed
         if self._data and not self._sent:
             raise ForeignAnswer("sends what nobody has asked for")
         if len(self._data) > self._most_bytes:
@@ -125,7 +136,7 @@ class Pipeline(Generic[T]):
         self._unsent = dict.fromkeys([*lost, *self._unsent])
         self._sent.clear()
         self._data.clear()
-        self._searched = 0
+        self._searched, self.postponed = 0, None
         return lost
 
     def _end(self) -> int:

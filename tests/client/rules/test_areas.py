@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxyherd.client.rules.areas import near_command, within_command
-from proxyherd.client.rules.errors import AreaRefused, ForeignAnswer, NotAllowed, UnknownClient
+from proxyherd.client.rules.errors import AreaRefused, ForeignAnswer, NotAllowed, Postponed, UnknownClient
 from proxyherd.web.nearby import read_near_op, read_within_op
 
 KIWI = b'{"client":"kiwi","lat":34.0689300,"lon":-118.445127,"metres":455.5,"age_s":12.25}'
@@ -51,9 +51,9 @@ def test_numbers_of_an_answer_keep_their_digits() -> None:
         (403, NotAllowed),
         (404, UnknownClient),
         (422, AreaRefused),
-        (429, ForeignAnswer),
+        (429, Postponed),
         (501, AreaRefused),
-        (503, ForeignAnswer),
+        (503, Postponed),
     ],
 )
 def test_a_problem_is_an_error_of_the_caller_or_a_reason_to_ask_another(

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxyherd.client.rules.commands import raw_command
-from proxyherd.client.rules.errors import ForeignAnswer
+from proxyherd.client.rules.commands import ClientCommand, raw_command
+from proxyherd.client.rules.errors import ForeignAnswer, Postponed
 from proxyherd.client.rules.pipeline import Pipeline, Waiting
 
 
@@ -149,6 +149,32 @@ def test_answers_before_a_foreign_one_count_and_the_others_are_sent_again() -> N
     assert receive(pipeline, b"? FOO 1\nHTTP/1.1 400\n") == [1]
     pipeline.connection_lost()
     assert pipeline.data_to_send() == [b"FOO 2\n", b"FOO 4\n"]
+
+
+def postponing(line: bytes) -> ClientCommand[bytes]:
+    def read(answer: bytes) -> bytes:
+        if answer == b"later\n":
+            raise Postponed("not now")
+        return answer
+
+    return ClientCommand(line, read)
+
+
+def test_what_is_postponed_goes_to_the_next_connection_when_the_rest_is_answered() -> None:
+    pipeline = Pipeline[int](3)
+    for number in range(6):
+        one = pipeline.add(postponing(b"%d" % number), number)
+    pipeline.data_to_send()
+    assert list(pipeline.receive_data(b"0\nlater\n")) == [(0, b"0\n")]
+    pipeline.give_up(one)
+    assert pipeline.data_to_send() == []  # the server is to be left
+    with pytest.raises(Postponed, match="not now"):
+        assert list(pipeline.receive_data(b"later\n")) == []
+    assert pipeline.is_wanted
+    assert pipeline.connection_lost() == []
+    assert pipeline.data_to_send() == [b"3\n", b"4\n", b"1\n"]
+    assert [answer for _, answer in pipeline.receive_data(b"3\n4\n1\n")] == [b"3\n", b"4\n", b"1\n"]
+    assert pipeline.data_to_send() == [b"2\n"]
 
 
 @pytest.mark.parametrize("endless", [b"AT Ann", b"? x", b"AT Ann\n{\n"], ids=["no line", "a copy", "places"])
