@@ -61,9 +61,10 @@ class Calls:
         self._task: asyncio.Task[None] | None = None
         self._doing = "the event loop was busy"
 
-    async def call(self, command: ClientCommand[A], seconds: float) -> A:
-        """Return what the answer to a command means, or raise the error that it means. Raises NoAnswer after so many
-        seconds, Unreachable, NotAllowed, ClientClosed.
+    async def call(self, command: ClientCommand[A], seconds: float, until: float) -> A:
+        """Return what the answer to a command means, or raise the error that it means. Raises NoAnswer at the moment `until`
+        of the event loop's clock, when the `seconds` are over that its caller has given; Unreachable, NotAllowed,
+        ClientClosed.
         """
         answered = asyncio.get_running_loop().create_future()
         waiting = self.pipeline.add(command, answered)
@@ -71,7 +72,7 @@ class Calls:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(until):
                 meant: Any = await answered
         except TimeoutError:
             raise NoAnswer(seconds, self.choice.reasons or [self._doing]) from None

@@ -287,7 +287,7 @@ class HerdClient:
         self._check_open()
         until = asyncio.get_running_loop().time() + seconds
         try:
-            return await calls.call(command, seconds)
+            return await calls.call(command, seconds, until)
         except (InvalidCommand, NotAllowed) as error:
             # At its end a token allows nothing more; only then the server closes the connection.
             left = end_of(calls.token) - time_ns() / _SECOND
@@ -295,7 +295,7 @@ class HerdClient:
                 if left <= 0 and isinstance(error, InvalidCommand):
                     raise NotAllowed("the token has expired") from error
                 raise
-        return await calls.call(command, max(0.0, until - asyncio.get_running_loop().time()))
+        return await calls.call(command, seconds, until)
 
     def _check_open(self) -> None:
         if self._closed:

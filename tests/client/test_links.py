@@ -20,6 +20,7 @@ from listening import until
 from proxyherd.client import (
     ClientClosed,
     HerdClient,
+    NoAnswer,
     NotAllowed,
     ReportRefused,
     TakenReport,
@@ -598,3 +599,26 @@ def test_what_a_server_denies_at_the_end_of_a_token_is_asked_again_with_the_next
                 assert all(isinstance(one, NotAllowed) for one in ended)
 
     with_web_server(handler, body)
+
+
+def test_a_call_that_is_asked_again_with_the_next_token_names_the_whole_time_that_it_had() -> None:
+    used: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        used.append(request.headers["Authorization"])
+        socket = web.WebSocketResponse(protocols=(LINES_SUBPROTOCOL,))
+        await socket.prepare(request)
+        async for message in socket:
+            if len(used) == 1:
+                await socket.send_bytes(b"? " + message.data)
+                await socket.close(code=4401, message=b"expired")
+        return socket
+
+    async def body(url: str) -> None:
+        lives = iter([-5, 1_000])
+        async with HerdClient(url, timeout=1, token=lambda: a_token(next(lives))) as herd:
+            with pytest.raises(NoAnswer, match=r"^no answer within 1 s; "):
+                await herd.locate("kiwi")
+
+    with_web_server(handler, body)
+    assert len(used) == 2
