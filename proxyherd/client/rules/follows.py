@@ -1,7 +1,8 @@
 """To follow clients or an area over connections that break: what is told is what has changed, whatever comes again.
 
 A server names at first all who are there, and then says `snapshot`. So after a new connection, whoever was known and was
-not named has gone meanwhile; and what is named again as it was known is no news.
+not named has gone meanwhile; and what is named again as it was known is no news. If there are too many, all of them go, and
+the next server names those who are there.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class FollowState:
             *(change.time, change.received),
         ):
             if known is None and len(self._known) >= _MOST_KNOWN:
-                self._known.clear()  # they may be inventions
+                yield from self._end([*self._known])  # they may be inventions
                 raise ForeignAnswer(f"tells of more than {_MOST_KNOWN:,} clients")
             self._known[message.client] = change
             yield change
@@ -131,10 +132,13 @@ class FollowState:
         named, self._named = self._named, None
         # A server that does not know all clients yet names the others as it learns of them.
         missing = self._known.keys() - named if named is not None and message.complete else ()
-        for client in sorted(missing):
+        yield from self._end(sorted(missing))
+        yield _change(message, "snapshot")
+
+    def _end(self, clients: list[str]) -> Iterator[FollowedChange]:
+        for client in clients:
             del self._known[client]
             yield FollowedChange(self._ending, client)
-        yield _change(message, "snapshot")
 
 
 def _change(message: _Message, kind: str) -> FollowedChange:

@@ -122,17 +122,19 @@ def test_what_is_no_event_is_foreign(data: str) -> None:
         told(FollowState(is_area=True), data)
 
 
-def test_a_server_cannot_fill_the_memory_with_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("is_area", "ending"), [(True, "leave"), (False, "gone")])
+def test_if_there_are_too_many_all_of_them_end_and_the_next_server_names_who_is_there(
+    monkeypatch: pytest.MonkeyPatch, is_area: bool, ending: str
+) -> None:
     monkeypatch.setattr(follows, "_MOST_KNOWN", 3)
-    state = FollowState(is_area=True)
+    state, seen = FollowState(is_area=is_area), list[tuple[str, str]]()
     state.begin()
     told(state, *(event("enter", name, 1) for name in "abc"), event("move", "a", 2))
     with pytest.raises(ForeignAnswer, match="more than 3 clients"):
-        told(state, event("enter", "d", 1))
+        seen.extend((one.event, one.client) for one in state.hear(event("enter", "d", 1)))
+    assert seen == [(ending, name) for name in "abc"]
     state.begin()
-    assert told(state, event("enter", "e", 1), event("snapshot"))[0] == ("enter", "e"), (
-        "the next server is heard"
-    )
+    assert told(state, event("enter", "a", 2), event("snapshot")) == [("enter", "a"), ("snapshot", "")]
 
 
 def test_a_server_cannot_fill_the_memory_with_clients_that_come_and_go() -> None:
