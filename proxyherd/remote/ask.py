@@ -10,7 +10,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 1 << 28
 """Bytes of one answer, as many as the herd's file allows for Places. Only a foreign program sends more."""
 
-_SILENT: Final = "timed out (0 bytes read)"
-
 _tombstones = re.compile(rb"^proxyherd_tombstones ([0-9.e+]+)$", re.MULTILINE).search
 
 
@@ -47,16 +45,13 @@ class Status(Struct, frozen=True):
     """The herd's file with which it was started, if this machine has it and it is not the one that was asked with."""
     problem: str = ""
     """Why it does not answer or is not ready, in its own words or the system's."""
+    is_silent: bool = False
+    """Whether it accepts connections, and then says nothing."""
 
     @property
     def state(self) -> str:
         """`ready`, `not ready` or `unknown`."""
         return "unknown" if self.told is None else "ready" if self.told.ready else "not ready"
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it accepts connections, and then says nothing."""
-        return self.told is None and self.problem.endswith(_SILENT)
 
     @property
     def missing(self) -> list[str]:
@@ -70,18 +65,22 @@ class Status(Struct, frozen=True):
         return self.state == "ready" and not self.missing
 
 
+class _Silent(Unreachable):
+    """A port accepts connections, and then says nothing."""
+
+
 def status(herd: Herd, server: Server, seconds: float) -> Status:
     """Ask the admin port of one server of a herd, for at most `seconds`. Never raises."""
-    told, problem = None, ""
+    told, problem, is_silent = None, "", False
     try:
         told = state_of(server.name, _exchange(server.admin, http.request("/state?commands=no"), seconds))
     except Unreachable as error:
-        problem = str(error)
+        problem, is_silent = str(error), isinstance(error, _Silent)
     except AnswerError as error:
         problem = f"{server.admin[0]}: {error}"
     if told is not None and not told.ready:
         problem = shorten_text(told.reason, MOST_SHOWN)
-    return Status(server, time.monotonic(), told, _other_file(herd, server, told), problem)
+    return Status(server, time.monotonic(), told, _other_file(herd, server, told), problem, is_silent)
 
 
 def _other_file(herd: Herd, server: Server, told: ServerState | None) -> str:
@@ -126,4 +125,5 @@ def _exchange(addresses: tuple[Address, ...], request: bytes, seconds: float) ->
                 if len(answer) > MAX_ANSWER_BYTES:
                     raise Unreachable(f"{address}: sends more than {MAX_ANSWER_BYTES} bytes")
         except OSError as error:
-            raise Unreachable(f"{address}: {reason_of(error)} ({len(answer)} bytes read)") from error
+            kind = _Silent if isinstance(error, TimeoutError) and not answer else Unreachable
+            raise kind(f"{address}: {reason_of(error)} ({len(answer)} bytes read)") from error
