@@ -191,11 +191,20 @@ def test_commands_are_answered_inside_tls_and_tell_whom_they_do_not_trust(
         return CliRunner().invoke(cli.main, [*typed, "--config", str(clark.herd.file)])
 
     trusted, other = (folder / "authority.pem" for folder in (tls_files(clark.herd), stranger / "var/tls"))
-    done = run("iamat", "fig", "1,2", "--ca", str(trusted))
-    assert (done.exit_code, done.stdout.startswith("AT Clark ")) == (0, True), done.stderr
     for authority in (["--ca", str(other)], []):
-        done = run("whatsat", "fig", "0", "0", *authority)
-        assert (done.exit_code, "certificate" in done.stderr) == (3, True), done.stderr
+        done = run("iamat", "fig", "1,2", *authority)
+        assert done.exit_code == 3
+        assert re.fullmatch(
+            rf"Error: cannot reach Clark at 127.0.0.1:{clark.port}: \[SSL: CERTIFICATE_VERIFY_FAILED\] certificate verify failed: .*; "
+            r"if its certificate is good, name who has signed it with --ca FILE\n",
+            done.stderr,
+        ), done.stderr
+    done = run("whatsat", "fig", "0", "0", "--ca", str(trusted))
+    assert (done.exit_code, done.stdout) == (1, "? WHATSAT fig 0 0\n"), "it was told nothing before"
+    done = run("iamat", "fig", "3,4", "--ca", str(trusted))
+    assert (done.exit_code, done.stdout.startswith("AT Clark ")) == (0, True), done.stderr
+    done = run("whatsat", "fig", "0", "0", "--ca", str(trusted))
+    assert (done.exit_code, " fig +3+4 " in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
