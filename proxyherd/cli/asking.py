@@ -77,11 +77,13 @@ def authority_option() -> Callable[[F], F]:
     )
 
 
-def _context(herd: Herd, server: Server, authority: Path | None) -> ssl.SSLContext | None:
-    """Return what makes connections speak TLS, if the client ports do. Raises Misconfigured, UsageError."""
+def _context(herd: Herd, server: Server, authority: Path | None) -> tuple[ssl.SSLContext | None, str]:
+    """Return what makes connections speak TLS, if the client ports do; and why the file of `peers_authority` cannot be used,
+    which does no harm if this machine trusts the certificate. Raises Misconfigured, UsageError.
+    """
     if herd.tls.clients_certificate is None:
         if authority is None:
-            return None
+            return None, ""
         raise click.UsageError(
             f"--ca is for client ports that speak TLS; {herd.file} has no clients_certificate"
         )
@@ -95,10 +97,13 @@ def _context(herd: Herd, server: Server, authority: Path | None) -> ssl.SSLConte
         if file is not None:
             context.load_verify_locations(file)
     except OSError as error:  # also for what is no certificate
+        reason = f"{file}: {error.strerror or error}"
+        if authority is None:
+            return context, reason
         raise Misconfigured(
-            f"{file}: {error.strerror or error}; name a file with the authority of the client ports with --ca"
+            f"{reason}; name a file with the authority of the client ports with --ca"
         ) from error
-    return context
+    return context, ""
 
 
 def ask_server(
@@ -111,12 +116,13 @@ def ask_server(
     server = herd.server(name) if name is not None else next(iter(herd.servers.values()))
     # Longer than the server itself may take: it answers for Places that do not.
     seconds = 5 + herd.timing.ready_seconds + herd.places.deadline_seconds
+    tls, unusable = _context(herd, server, authority)
     client = SyncHerdClient(
         Endpoint(server.clients),
         timeout=seconds,
         patience=seconds,
         retry=False,
-        tls=_context(herd, server, authority),
+        tls=tls,
         most_bytes=MAX_ANSWER_BYTES,
     )
     try:
@@ -127,6 +133,8 @@ def ask_server(
         remedy = "see `proxyherd status`" + (f", or ask another: --server {others[0]}" if others else "")
         if any(words in str(error) for words in _UNTRUSTED):
             remedy = "if its certificate is good, name who has signed it with --ca FILE"
+            if unusable:
+                remedy += f" (peers_authority cannot be used: {unusable})"
         raise NotReached(f"cannot reach {server.name} at {error}; {remedy}") from error
     refusal = None if answer.startswith(b"AT ") else explain_refusal(line, herd.limits)
     with while_read():

@@ -393,6 +393,15 @@ def test_what_clients_speak_is_said_by_the_herds_file(herd: herd_file.Herd, tmp_
     assert f"{tmp_path}/ca.pem: No such file or directory; name a file with the authority" in result.stderr
 
 
+TLS = """[tls]
+clients_certificate = "clients.pem"
+clients_key = "clients.key"
+peers_certificate = "peers.pem"
+peers_key = "peers.key"
+peers_authority = "authority.pem"
+"""
+
+
 @pytest.mark.parametrize(
     ("reason", "is_signer"),
     [
@@ -417,8 +426,24 @@ def test_of_a_certificate_that_is_not_trusted_the_option_is_told_if_it_helps(
     monkeypatch.setattr(SyncHerdClient, "command", refuse)
     result = run("iamat", "kiwi", "1,1", "--config", herd.file)
     assert result.exit_code == 3
-    told = "; if its certificate is good, name who has signed it with --ca FILE\n"
-    assert result.stderr.endswith(told) == is_signer
+    told = "; if its certificate is good, name who has signed it with --ca FILE"
+    assert result.stderr.endswith(f"{told}\n") == is_signer
+    with herd.file.open("a") as file:
+        file.write(TLS)
+    result = run("iamat", "kiwi", "1,1", "--config", herd.file)
+    assert result.exit_code == 3
+    why = f"(peers_authority cannot be used: {herd.file.parent}/authority.pem: No such file or directory)"
+    assert result.stderr.endswith(f"{told} {why}\n") == is_signer
+
+
+def test_an_authority_that_cannot_be_read_is_not_missed_where_the_machine_trusts_the_certificate(
+    herd: herd_file.Herd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with herd.file.open("a") as file:
+        file.write(TLS)
+    monkeypatch.setattr(SyncHerdClient, "command", lambda *_: b"AT Ann +0.1 kiwi +1+1 5\n")
+    result = run("iamat", "kiwi", "1,1", "--config", herd.file)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
