@@ -195,7 +195,7 @@ def test_commands_are_answered_inside_tls_and_tell_whom_they_do_not_trust(
         done = run("iamat", "fig", "1,2", *authority)
         assert done.exit_code == 3
         assert re.fullmatch(
-            rf"Error: cannot reach Clark at 127.0.0.1:{clark.port}: \[SSL: CERTIFICATE_VERIFY_FAILED\] certificate verify failed: .*; "
+            rf"Error: cannot reach Clark at 127.0.0.1:{clark.client_port}: \[SSL: CERTIFICATE_VERIFY_FAILED\] certificate verify failed: .*; "
             r"if its certificate is good, name who has signed it with --ca FILE\n",
             done.stderr,
         ), done.stderr
