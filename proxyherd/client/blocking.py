@@ -27,7 +27,15 @@ from proxyherd.client.rules.errors import ClientClosed, ForeignAnswer, NoAnswer,
 from proxyherd.client.rules.fields import Moment, Number
 from proxyherd.client.rules.pipeline import MOST_KEPT_BYTES, Pipeline
 from proxyherd.client.rules.settings import count_setting, seconds_setting
-from proxyherd.client.sockets import CALL_SECONDS, SERVER_SECONDS, check_tls, connect, reason_of, seconds_left
+from proxyherd.client.sockets import (
+    CALL_SECONDS,
+    MUTE,
+    SERVER_SECONDS,
+    check_tls,
+    connect,
+    reason_of,
+    seconds_left,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -70,6 +78,7 @@ class SyncHerdClient:
         self._connection: socket.socket | None = None
         self._called = ""
         self._has_sent = False
+        self._is_mute = False
         self._closed = False
 
     @classmethod
@@ -174,13 +183,13 @@ class SyncHerdClient:
             while True:
                 connection.settimeout(seconds_left(until))
                 data = connection.recv(65_536)
+                self._is_mute = self._is_mute and not data
                 if meant := self._receive(data):
                     self._choice.answered(self._server)
                     return meant[0]
                 if not data:
-                    raise Unreachable(
-                        f"{self._called}: closed before its answer was whole ({self._pipeline.received} bytes read)"
-                    )
+                    read = f"closed before its answer was whole ({self._pipeline.received} bytes read)"
+                    raise Unreachable(f"{self._called}: {MUTE if self._is_mute else read}")
         except OSError as error:
             read = f"({self._pipeline.received} bytes read)"
             raise Unreachable(f"{self._called}: {reason_of(error)} {read}") from error
@@ -208,7 +217,7 @@ class SyncHerdClient:
             except (OSError, ValueError) as error:
                 connection.close()
                 raise Unreachable(f"{address}: {reason_of(error)}") from error
-        self._connection = connection
+        self._connection, self._is_mute = connection, self._tls is None
         return connection
 
     def _disconnect(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from proxyherd.base.escapes import escaped
 from proxyherd.client.rules.errors import MOST_SHOWN, NotAllowed, Unreachable
-from proxyherd.client.sockets import reason_of
+from proxyherd.client.sockets import MUTE, reason_of
 from proxyherd.net.dialling import address_and_host, hosts_of, shares
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _CLOSE_SECONDS: Final = 0.1
 MOST_MESSAGE_BYTES: Final = 1 << 16
 """Bytes of a message that a server takes."""
 _READ_BYTES: Final = 1 << 16
+_CLOSED: Final = "closed the connection"
 _DATA: Final = (1, 2)
 """The opcodes of messages, text and binary."""
 
@@ -101,7 +102,8 @@ async def _open_stream(
 class _StreamLink:
     def __init__(self, address: Address, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.called = str(address)
-        self.ending = "closed the connection"
+        has_tls = writer.get_extra_info("ssl_object") is not None
+        self.ending = _CLOSED if has_tls else MUTE
         self._reader, self._writer = reader, writer
 
     async def send(self, lines: list[bytes]) -> None:
@@ -109,7 +111,9 @@ class _StreamLink:
         await self._writer.drain()
 
     async def receive(self) -> bytes:
-        return await self._reader.read(_READ_BYTES)
+        if data := await self._reader.read(_READ_BYTES):
+            self.ending = _CLOSED
+        return data
 
     async def close(self) -> None:
         self._writer.transport.abort()

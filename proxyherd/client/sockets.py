@@ -21,6 +21,13 @@ SERVER_SECONDS = 10.0
 """By default, the seconds for a call, and those that one server has to answer. It answers for Places after five."""
 
 
+MUTE = "closed the connection without a word, as a port does that speaks TLS, or is full"
+"""What happens to who speaks plain to a port that expects a TLS handshake."""
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What OpenSSL says of a server whose bytes are not TLS; which of them depends on its version."""
+
+
 def connect(addresses: tuple[Address, ...], deadline: float) -> tuple[socket.socket, Address]:
     """Connect to the first address that answers before the deadline, seconds of the monotonic clock. Each address has a
     share of the time, and each address of a name a share of that. Raises Unreachable.
@@ -64,6 +71,8 @@ def reason_of(error: Exception) -> str:
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno and said.startswith("Connect call failed"):
         return os.strerror(error.errno)  # asyncio says nothing more
+    if getattr(error, "reason", None) in _NO_TLS:
+        return f"{said}: the port does not speak TLS"
     return said
 
 

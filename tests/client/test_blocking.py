@@ -112,9 +112,19 @@ def test_without_retry_a_broken_connection_is_an_error_and_no_other_server_is_to
     ):
         with pytest.raises(Unreachable) as raised:
             herd.report("kiwi", 1, 2)
-        assert raised.value.reasons == (f"{bob.address}: closed before its answer was whole (0 bytes read)",)
+        assert raised.value.reasons == (
+            f"{bob.address}: closed the connection without a word, as a port does that speaks TLS, or is full",
+        )
         assert (len(bob.told), ann.told) == (1, [])
         assert herd.report("kiwi", 1, 2).server == "Ann"
+
+
+def test_a_connection_that_ends_after_an_answer_is_none_to_a_port_with_tls() -> None:
+    said = iter([b"? FOO\n", HANG_UP])
+    with line_server(lambda _: next(said)) as ann, SyncHerdClient(ann.address, retry=False) as herd:
+        herd.command("FOO")
+        with pytest.raises(Unreachable, match="closed before its answer was whole"):
+            herd.command("FOO")
 
 
 def test_when_the_time_is_over_the_error_says_what_was_seen() -> None:

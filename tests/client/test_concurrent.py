@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random
@@ -201,7 +202,9 @@ def test_without_retry_a_broken_connection_is_an_error_and_each_reason_is_told()
             for _ in range(2):
                 with pytest.raises(Unreachable) as raised:
                     await herd.report("kiwi", 1, 2)
-                assert "closed the connection" in str(raised.value)
+                assert str(raised.value).endswith(
+                    "closed the connection without a word, as a port does that speaks TLS, or is full"
+                )
 
     with line_server(lambda _: HANG_UP) as bob:
         run(body(f"127.0.0.1:{nobody}", bob.address))
@@ -214,6 +217,37 @@ def test_without_retry_a_broken_connection_is_an_error_and_each_reason_is_told()
             assert str(raised.value).count(f":{nobody}") >= 2
 
     run(alone())
+
+
+def test_a_connection_that_ends_after_an_answer_is_none_to_a_port_with_tls() -> None:
+    said = iter([b"? FOO\n", HANG_UP])
+
+    async def body(address: str) -> None:
+        async with Client(address, retry=False) as herd:
+            await herd.command("FOO")
+            with pytest.raises(Unreachable, match=r"closed the connection$"):
+                await herd.command("FOO")
+
+    with line_server(lambda _: next(said)) as ann:
+        run(body(ann.address))
+
+
+def test_tls_where_a_port_speaks_plain_is_told() -> None:
+    """The server takes the handshake for a command, and copies it."""
+    options: dict[str, Any] = {"retry": False, "tls": ssl.create_default_context()}
+
+    async def body(address: str) -> None:
+        async with Client(address, **options) as herd:
+            with pytest.raises(Unreachable, match="the port does not speak TLS"):
+                await herd.locate("kiwi")
+
+    with line_server() as ann:
+        run(body(ann.address))
+        with (
+            SyncHerdClient(ann.address, **options) as herd,
+            pytest.raises(Unreachable, match="the port does not speak TLS"),
+        ):
+            herd.locate("kiwi")
 
 
 def test_when_the_time_is_over_the_error_says_what_was_seen() -> None:

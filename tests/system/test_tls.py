@@ -182,6 +182,21 @@ def test_the_client_library_is_answered_inside_tls_and_tells_whom_it_does_not_tr
         asyncio.run(ask(other))
 
 
+def test_the_client_library_says_of_a_port_that_wants_tls_what_it_may_want(clark: ServerProcess) -> None:
+    address = f"127.0.0.1:{clark.client_port}"
+    told = f"^{address}: closed the connection without a word, as a port does that speaks TLS, or is full$"
+    options: dict[str, Any] = {"retry": False, "timeout": 100, "patience": 100}
+
+    async def ask() -> None:
+        async with HerdClient(address, **options) as client:
+            await client.report("kiwi", 1, 2)
+
+    with SyncHerdClient(address, **options) as client, pytest.raises(Unreachable, match=told):
+        client.report("kiwi", 1, 2)
+    with pytest.raises(Unreachable, match=told):
+        asyncio.run(ask())
+
+
 def test_commands_are_answered_inside_tls_and_tell_whom_they_do_not_trust(
     clark: ServerProcess, stranger: Path
 ) -> None:
