@@ -47,7 +47,6 @@ for port in $ports; do
 	mkdir -p $folder/$port
 done
 deploy/redis/make-users.sh $folder
-herd gazetteer $config
 herd is-up || check_ports
 herd start deploy/redis/supervisord.conf
 # shellcheck disable=SC2086 # words

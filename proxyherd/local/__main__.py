@@ -11,7 +11,6 @@ from proxyherd.local.folder import prepare
 
 STEPS: Final[dict[str, Callable[..., None]]] = {
     "prepare": prepare,
-    "gazetteer": herd.build_gazetteer,
     "start": herd.start,
     "wait": herd.wait,
     "is-up": herd.is_up,

@@ -39,7 +39,6 @@ def _up() -> None:
         say(
             f"{SECRET} was missing, and is a new one now; servers of this herd on other machines need the same file"
         )
-    build_gazetteer(file)
     start(str(conf.CONF))
     wait(file)
 
@@ -99,17 +98,19 @@ def build_gazetteer(file: str) -> None:
 
 
 def start(file: str) -> None:
-    """Have supervisord run what a supervisord.conf says; what runs already is left running."""
-    redis = Path(file) != conf.CONF
-    if look().answers:
-        if any(name.startswith("redis:") for name in states()) != redis:
-            fail(f"the herd {'' if redis else 'on Redis '}runs in this folder; type {to_type('down')} first")
+    """Have supervisord run what a supervisord.conf says, with the offline places; what runs already is left running."""
+    redis, runs, config = Path(file) != conf.CONF, look().answers, herd_file(file)
+    if not runs:
+        programs.run_program(
+            "proxyherd", "check-config", "--config", config, "--ports", stdout=subprocess.DEVNULL
+        )
+    elif any(name.startswith("redis:") for name in states()) != redis:
+        fail(f"the herd {'' if redis else 'on Redis '}runs in this folder; type {to_type('down')} first")
+    build_gazetteer(config)  # may fetch much, so what else may fail comes first
+    if runs:
         for arguments in (["update"], ["start", *(["redis:*"] if redis else []), "herd:*"]):
             programs.ask("supervisorctl", "-c", file, *arguments, stdout=subprocess.DEVNULL)
         return
-    programs.run_program(
-        "proxyherd", "check-config", "--config", herd_file(file), "--ports", stdout=subprocess.DEVNULL
-    )
     os.umask(0o027)  # supervisord opens its log before it takes the umask of its file
     programs.run_program("supervisord", "-c", file)
 

@@ -372,11 +372,12 @@ def test_run_at_a_path_that_cannot_be_says_so(checkout: Checkout, name: str, tol
         checkout.folder.rename(before)
 
 
-def test_nothing_is_started_when_a_port_is_taken(checkout: Checkout) -> None:
+def test_nothing_is_fetched_and_started_when_a_port_is_taken(checkout: Checkout) -> None:
     (checkout.folder / "var/secret").write_bytes(bytes(32))
     (checkout.folder / "var/secret").chmod(0o600)
-    checkout.pretend('test "$1" != check-config || { echo taken >&2; exit 1; }')
+    checkout.pretend('echo "$1" >>typed; test "$1" != check-config || { echo taken >&2; exit 1; }')
     done = checkout.make("run")
+    assert (checkout.folder / "typed").read_text() == "secret\ncheck-config\n"
     assert done.returncode != 0
     assert done.stderr.startswith("taken\n")
     assert not (checkout.folder / "var/run/supervisord.pid").exists()
