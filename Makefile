@@ -23,7 +23,8 @@ run-redis: .venv/run.stamp
 	@BIN=$(BIN) deploy/redis/run.sh
 
 stop:
-	@PROXYHERD_TYPED='make stop' $(PYTHON) -m proxyherd.local down
+	@$(call need_python,$(LOCAL_PYTHON))
+	@PROXYHERD_TYPED='make stop' $(LOCAL_PYTHON) -m proxyherd.local down
 
 # Fifty phones that move through Los Angeles, and a page with a fence; Ctrl-C ends what it has started.
 example: .venv/run.stamp
@@ -147,7 +148,8 @@ lock:
 	@PYTHON='$(PYTHON)' LOCK_ARGS='$(LOCK_ARGS)' sh deploy/lock.sh
 
 clean:
-	@PROXYHERD_TYPED='make clean' $(PYTHON) -m proxyherd.local check-stopped
+	@$(call need_python,$(LOCAL_PYTHON))
+	@PROXYHERD_TYPED='make clean' $(LOCAL_PYTHON) -m proxyherd.local check-stopped
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -160,10 +162,13 @@ endif
 TYPED = make $(or $(firstword $(MAKECMDGOALS)),run)
 NEEDED_PYTHON = $(shell sed -n 's/^requires-python = ">=\(.*\)"$$/\1/p' pyproject.toml)
 IS_NEW_ENOUGH = import sys; sys.exit(sys.version_info < tuple(map(int, '$(NEEDED_PYTHON)'.split('.'))))
-define make_venv
-@test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || $(PYTHON) -c "$(IS_NEW_ENOUGH)" || { \
-	echo "$(TYPED): $(PYTHON) is $$($(PYTHON) -V 2>&1), and $(NEEDED_PYTHON) or newer is needed:" \
+need_python = $(1) -c "$(IS_NEW_ENOUGH)" || { \
+	echo "$(TYPED): $(1) is $$($(1) -V 2>&1), and $(NEEDED_PYTHON) or newer is needed:" \
 	"$(TYPED) PYTHON=/path/to/python3" >&2; exit 1; }
+# What runs without the environment takes its Python all the same, if it is there: that one is new enough.
+LOCAL_PYTHON = $(or $(shell $(BIN)/python -c 'print("$(BIN)/python")' 2>/dev/null),$(PYTHON))
+define make_venv
+@test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || $(call need_python,$(PYTHON))
 @echo "Installing into .venv"; test "$$(cat .venv/folder 2>/dev/null)" = "$$(pwd -P)" || { \
 	$(PYTHON) -m venv --clear .venv && pwd -P >.venv/folder; }
 endef

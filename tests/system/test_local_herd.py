@@ -460,6 +460,20 @@ def test_a_python_that_is_too_old_makes_no_environment_and_is_named(checkout: Ch
     )
 
 
+@pytest.mark.parametrize("target", ["stop", "clean"])
+def test_what_needs_no_environment_takes_its_python_and_without_one_names_what_is_needed(
+    checkout: Checkout, target: str
+) -> None:
+    """An old Python cannot even read the program."""
+    old = pretended_python(checkout, "3.7.3")
+    checkout.python = str(old)
+    assert checkout.make("stop").stdout == "No herd of this folder runs.\n"
+    (checkout.folder / ".venv/bin").unlink()
+    checkout.fails(
+        target, f"{old} is Python 3.7.3, and 3.11 or newer is needed: make {target} PYTHON=/path/to/python3"
+    )
+
+
 def test_a_byte_order_mark_in_the_herds_file_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "herd.toml"
     file.write_bytes(b"\xef\xbb\xbf" + (ROOT / "deploy/herd.toml").read_bytes())
