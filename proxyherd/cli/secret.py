@@ -36,4 +36,6 @@ def secret_new(file: Path, *, if_missing: bool) -> None:
             ) from None
         secrets.read(file)
     except OSError as error:
-        raise Misconfigured(f"{file}: {error.strerror}; it is written into an existing directory") from error
+        raise Misconfigured(
+            f"{file}: {error.strerror}; it is written into an existing directory, with room for it"
+        ) from error

@@ -71,7 +71,9 @@ def token_key(file: Path) -> None:
     except FileExistsError:
         raise Failure(f"{file}: exists already, and was left as it is") from None
     except OSError as error:
-        raise Misconfigured(f"{file}: {error.strerror}; it is written into an existing directory") from error
+        raise Misconfigured(
+            f"{file}: {error.strerror}; it is written into an existing directory, with room for it"
+        ) from error
 
 
 @token.command(

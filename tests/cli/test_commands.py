@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import socket
 import threading
 import time
@@ -797,6 +798,21 @@ def test_secret_into_a_missing_folder_or_onto_a_folder_is_an_error(tmp_path: Pat
     assert result.exit_code == 2
     assert "No such file or directory; it is written into an existing directory" in result.stderr
     assert run("secret", "new", tmp_path, "--if-missing").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["secret new", "token key"])
+def test_where_only_a_part_of_a_secret_can_be_written_there_is_none(tmp_path: Path, command: str) -> None:
+    """As on a disk that is full: the system writes what it has room for, and refuses the rest."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        result = run(*command.split(), tmp_path / "secret")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.exit_code == 2
+    told = "File too large; it is written into an existing directory, with room for it"
+    assert result.stderr == f"Error: {tmp_path}/secret: {told}\n"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_gazetteer_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
