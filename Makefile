@@ -68,7 +68,7 @@ $(LOWEST)/stamp: pyproject.toml tests/support/lowest.txt
 # On several Pythons, each some ten minutes: make test-pythons PYTHONS='3.12 /opt/bin/python3 trixie' PYTEST_ARGS=tests/core
 test-pythons:
 	@tests/support/install-debian-packages.sh
-	@PYTEST_ARGS='$(PYTEST_ARGS)' tests/support/pythons.sh $(PYTHONS)
+	@tests/support/pythons.sh $(PYTHONS)
 
 # Against others, some 30 minutes; two with make bench BENCH_ARGS=--quick; a change of yours in one, with
 # make bench BENCH_ARGS='--only "one 50x32" --against FOLDER', where FOLDER is a checkout of what was before
@@ -82,7 +82,7 @@ bench: .venv/test.stamp
 			echo "make bench: $$package could not be installed" >&2; \
 	done
 	@$(BIN)/python bench/compare.py $(BENCH_ARGS)
-	@case '$(BENCH_ARGS)' in *--only*|*--against*) exit;; esac; \
+	@case "$$BENCH_ARGS" in *--only*|*--against*) exit;; esac; \
 	if command -v chromium >/dev/null; then $(BIN)/python bench/page.py; \
 	else echo "make bench: chromium is not installed, so the status page is not measured" >&2; fi; \
 	$(BIN)/python bench/places.py; $(BIN)/python bench/near.py; $(BIN)/python bench/moving.py; \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
@@ -101,3 +102,45 @@ def test_pythons_that_are_not_there_are_skipped_and_a_run_without_any_fails() ->
         "/nowhere/python3: skipped, there is no such interpreter",
     ]
     assert done.returncode == 1
+
+
+PRETENDED = r"""#!/bin/sh
+[ "$1" = -m ] || exit 0
+mkdir -p .venv/bin
+printf '#!/bin/sh\n' >.venv/bin/pip
+printf '#!/bin/sh\nprintf "%%s\\n" "$@"\n' >.venv/bin/pytest
+chmod +x .venv/bin/*
+"""
+"""An interpreter whose environments have a pytest that prints its arguments."""
+
+
+def test_arguments_are_quoted_on_several_pythons_as_on_one(tmp_path: Path) -> None:
+    support = tmp_path / "tests/support"
+    support.mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "tests/support/pythons.sh", support)
+    for file, script in (
+        (support / "install-debian-packages.sh", "#!/bin/sh\n"),
+        (tmp_path / "python", PRETENDED),
+    ):
+        file.write_text(script)
+        file.chmod(0o755)
+    arguments = """PYTEST_ARGS=tests/core -k 'one and two' -m "not long" ''"""
+    told = ["tests/core", "-k", "one and two", "-m", "not long", ""]
+    for target, end in (("test-pythons", [f"{tmp_path}/python: passed"]), ("test", [])):
+        done = subprocess.run(
+            [
+                "make",
+                "--no-print-directory",
+                target,
+                f"PYTHONS={tmp_path}/python",
+                f"PYTHON={tmp_path}/python",
+                arguments,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.splitlines()[-len(told + end) :] == told + end, done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests on several Pythons, for `make test-pythons`, which sets PYTEST_ARGS. Each argument is one of
+# Runs the tests on several Pythons, for `make test-pythons`; PYTEST_ARGS is quoted as in a shell. Each argument is one of
 #     3.12                 python3.12 from the path, or else from pyenv
 #     /opt/bin/python3     this interpreter
 #     trixie               the one of this suite of Debian, in a bare root of its own, for root with mmdebstrap
@@ -19,7 +19,7 @@ copy_checkout() { # FOLDER
 }
 
 test_script='cd "$1" && make --no-print-directory .venv/test.stamp PYTHON="$2" &&
-	exec .venv/bin/pytest -q -n 4 --dist loadgroup $PYTEST_ARGS'
+	eval "exec .venv/bin/pytest -q -n 4 --dist loadgroup ${PYTEST_ARGS-}"'
 
 find_python() { # VERSION
 	for python in "$(command -v "python$1" || true)" "$HOME/.pyenv/versions/$1".*/bin/python3; do
