@@ -32,7 +32,7 @@ connect("/events", {
     commands.withhold(data.withheld);
     map.withhold(data.withheld);
     byId("map-section").hidden = !data.map;
-    document.body.classList.toggle("tableless", !data.map); // neither clients nor floods are known
+    document.body.classList.toggle("tableless", !data.map); // neither links nor clients nor floods are known
     section.hidden = byId("draw").hidden = !data.follows;
     if (data.follows) follow ??= new Follow(map);
     else follow?.stop();
@@ -87,12 +87,11 @@ function showDetails() {
   if (server && server.known) {
     const links = Object.values(server.links);
     const live = links.filter((one) => one === "live").length;
-    const ofTable = (words) => (document.body.classList.contains("tableless") ? "" : words);
     words = `${server.name}: ${server.reason}, version ${server.version}, up ${span(server.uptime)}, `
-      + ofTable(`${live} of ${links.length} links live, ${number(server.clients)} clients, `) + `${connections(server)} connections, `
+      + `${live} of ${links.length} links live, ${number(server.clients)} clients, ${connections(server)} connections, `
       + `${number(server.answered)} commands answered, ${number(server.rates.answered)} a second, `
       + `${number(server.rates.invalid)} of them invalid, `
-      + ofTable(`${number(server.mended)} entries mended by the last checks, `) + `places by ${server.places_by}.`;
+      + `${number(server.mended)} entries mended by the last checks, places by ${server.places_by}.`;
   }
   setText(byId("details"), words);
 }
