@@ -140,6 +140,7 @@ def photograph_fence(browser: Browser, port: int) -> None:
         page.goto(f"http://127.0.0.1:{port}/fence")
         page.locator("#inside li").first.wait_for()
         page.wait_for_timeout(1_000 * FENCE_SECONDS)
+        page.locator("#phones .news text").first.wait_for()  # somebody has just crossed the fence
         page.screenshot(path=DOCS / "fence-page.png")
     finally:
         phones.terminate()

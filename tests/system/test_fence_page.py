@@ -4,6 +4,7 @@ named; the fence is moved and drawn by hand. And the phones of the example repor
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import signal
@@ -150,6 +151,25 @@ def test_who_is_inside_already_is_named_and_who_is_erased_leaves_the_map(
         is_outside(page, name)
         is_outside(page, "Hal")
         expect(page.locator("#phones .phone", has_text="Hal")).to_have_count(0)
+
+
+def test_names_on_the_map_do_not_lie_on_one_another(browser: Browser, clark: ServerProcess) -> None:
+    names = ["Ada by car", "Bob by bike", "Cid on foot", "Dot by car", "Eve by bus"]
+    with map_of(browser, clark) as page:
+        live(page)
+        page.evaluate("const began = performance.now(); performance.now = () => began")  # so names stay
+        for name in names:
+            clark.hears(name.replace(" ", "%20").encode(), INSIDE)
+        for name in names:
+            expect(page.locator("#crossings li", has_text=name)).to_have_count(1)
+        named = page.locator("#phones .news text")
+        assert 2 <= named.count() <= 4, "there is no more room around a dot"
+        written = "[...document.querySelectorAll('#ground text, #phones .news text')]"
+        boxes = page.evaluate(
+            f"{written}.map((one) => one.getBoundingClientRect()).map((one) => [one.left, one.right, one.top, one.bottom])"
+        )
+        for (left, right, top, bottom), other in itertools.combinations(boxes, 2):
+            assert left >= other[1] or right <= other[0] or top >= other[3] or bottom <= other[2], boxes
 
 
 def test_the_fence_is_dragged_and_made_larger_and_the_server_says_who_is_inside_then(

@@ -42,6 +42,7 @@ export class City {
   constructor(layer) {
     this.layer = layer;
     this.data = { land: [], roads: [], places: [] };
+    this.taken = []; // boxes of what is written on the map
   }
 
   async load() {
@@ -53,7 +54,7 @@ export class City {
   draw(view) {
     const { land, roads, places } = this.data;
     const step = rounded(90 * view.scale);
-    const taken = [box(view.width - 60, view.height - 20, 120, 50), box(view.width - 22, 32, 30, 50)]; // the ruler, the arrow
+    const taken = this.taken = [box(view.width - 60, view.height - 20, 120, 50), box(view.width - 22, 32, 30, 50)]; // the ruler, the arrow
     this.layer.replaceChildren(
       ...land.map((ring) => drawing("path", { class: "land", d: `${through(view, ring)}Z` })),
       ...grid(view, view.middle, step, view.width, view.height),
@@ -74,10 +75,10 @@ function pairs(numbers) {
 
 const line = (view, { kind, points }) => drawing("path", { class: `road ${kind}`, d: through(view, points) });
 
-const box = (x, y, width, height) => ({ left: x - width / 2, right: x + width / 2, top: y - height / 2, bottom: y + height / 2 });
+export const box = (x, y, width, height) => ({ left: x - width / 2, right: x + width / 2, top: y - height / 2, bottom: y + height / 2 });
 
 // Takes the place for a text, if all of it is on the map and no other is there.
-function free(view, one, taken) {
+export function free(view, one, taken) {
   const outside = one.left < 2 || one.right > view.width - 2 || one.top < 2 || one.bottom > view.height - 2;
   if (outside || taken.some((other) => one.left < other.right && one.right > other.left && one.top < other.bottom && one.bottom > other.top)) return false;
   taken.push(one);

@@ -138,7 +138,7 @@ function draw() {
   view = new View(middle, km, width, height);
   svg.classList.remove("live"); // nothing glides when the view changes
   city.draw(view);
-  phones.draw(view);
+  phones.draw(view, city.taken);
   drawFence();
   requestAnimationFrame(() => requestAnimationFrame(() => svg.classList.add("live")));
 }
