@@ -169,6 +169,9 @@ ELSEWHERE: Final = (
         "web/conversations/test_http.py",
         "what all conversations do, and the bytes of answers",
     ),
+    Elsewhere(
+        "web/conversations", "http_waits", "web/conversations/test_http_rates.py", "what connections let wait"
+    ),
     Elsewhere("web/conversations", "lines", "web/conversations/test_sockets.py", "laws of all WebSockets"),
     Elsewhere(
         "web/trackers",

@@ -9,7 +9,7 @@ while the client reads too slowly. So no client can take more time or memory tha
 needs no line, such as a ping, or a request that is refused, counts as one that does.
 
 - `base`: what they have in common
-- `http`, `http_bytes`: requests and answers
+- `http`, `http_bytes`, `http_waits`: requests, and how long they wait; answers
 - `streams`: answers without an end, of events
 - `sockets`: frames, pings and the end, for both subprotocols
 - `lines`, `ops`: the subprotocols

@@ -2,20 +2,14 @@
 
 A request must come within a deadline, and gets its answer within another. What lies behind a request is not read before
 it is answered. Whoever breaks the rules of HTTP, or sends a body without a good token, gets a problem as the last answer.
-
-A request of somebody who asks too fast waits for `PATIENCE_SECONDS` at most. If that was not enough, the answer says when
-to come again. So over one connection there is one such answer a second. A request also waits for so long for what the
-server does not know yet of its token.
 """
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Final
 
 from msgspec.structs import replace
 
-from proxyherd.core.buckets import Allowance
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.follows.follower import Follower
 from proxyherd.core.framing import Line
@@ -25,6 +19,7 @@ from proxyherd.web.answers import WebAnswer, of_problem
 from proxyherd.web.bodies import has_large_area, work_of, work_of_text
 from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
 from proxyherd.web.conversations.http_bytes import CONTINUE, spelled_answer, upgraded
+from proxyherd.web.conversations.http_waits import RequestWait
 from proxyherd.web.exchanges import Exchanges, WebExchange
 from proxyherd.web.follows import StreamAnswer, StreamRequest
 from proxyherd.web.handshakes import Upgrade, check_upgrade
@@ -38,12 +33,6 @@ IDLE_SECONDS: Final = 60.0
 BODY_SECONDS: Final = 30.0
 """How long the body of a request may take, once its headers are there."""
 
-PATIENCE_SECONDS: Final = 1.0
-"""How long a request waits if its sender asks too fast, or for what the server will know, before it is refused."""
-
-RECHECK_SECONDS: Final = 0.02
-"""How often it is tried again whether the server knows."""
-
 _SIGNATURE_LINES: Final = 16
 """Lines that take as much work as checking the signature of a token."""
 
@@ -54,7 +43,7 @@ _ANSWER_BYTES: Final = 65_536
 class HttpConversation(WebConversation):
     """A connection that speaks HTTP."""
 
-    __slots__ = ("_asker", "_has_waited", "_origin", "_reader", "_request", "_unknown", "_waiting", "upgrade")
+    __slots__ = ("_origin", "_reader", "_request", "_wait", "upgrade")
 
     owed: Exchanges
 
@@ -66,10 +55,7 @@ class HttpConversation(WebConversation):
         self._reader = reader
         self._request: ReadRequest | None = None  # that is served
         self._origin = ""  # of this request, if it is another site's
-        self._asker: Allowance | None = None  # what its sender may ask
-        self._waiting: ReadRequest | None = None  # until its sender may ask again, or the server knows more
-        self._has_waited = False  # because its sender asked too fast
-        self._unknown: float | None = None  # since when it waits for what the server will know
+        self._wait = RequestWait(watch)
 
     # What arrives. -------------------------------------------------------------------------------------------
 
@@ -104,7 +90,7 @@ class HttpConversation(WebConversation):
     @property
     def waits(self) -> bool:
         """Whether received bytes can still be taken, or are still to be answered."""
-        return super().waits or self._waiting is not None
+        return super().waits or self._wait.request is not None
 
     def take(self, most: int, now: float) -> list[Line]:
         """Return lines of one request to answer now. Up to `most` requests that need no line are answered besides."""
@@ -126,19 +112,21 @@ class HttpConversation(WebConversation):
         """Serve the requests that are there, up to one that needs a turn, or must wait."""
         access = self._site.routes.access
         for _ in range(most):
-            request = self._waiting or self._read(most, now)
+            request = self._wait.request or self._read(most, now)
             if request is None:
                 return
             target, body = request.target, request.body
             is_large = has_large_area(target, body)
             if is_large and not self._site.large.may_read(self):
-                self._put_off(request)
+                self._wait.put_off(request)
+                self.more = True
+                self.besides += 1
                 return
             tried = access.tried if access is not None else 0
             self._serve(request, now)
             if access is not None:
                 self.besides += _SIGNATURE_LINES * (access.tried - tried)
-            if self._waiting is not None:
+            if self._wait.request is not None:
                 return
             encoding = request.headers.get("Content-Encoding", "")
             if is_large and not encoding:
@@ -150,13 +138,6 @@ class HttpConversation(WebConversation):
             if self.besides >= most or sum(map(len, self._out)) > _ANSWER_BYTES:
                 break
         self.more = self._reader.more
-
-    def _put_off(self, request: ReadRequest) -> None:
-        """Serve a request in the next turn, or a later one."""
-        if self._waiting is None:
-            self._waiting, self._has_waited, self._unknown = request, False, None
-        self.more = True
-        self.besides += 1
 
     def _read(self, most: int, now: float) -> ReadRequest | None:
         """Return the next request if it is there."""
@@ -198,8 +179,8 @@ class HttpConversation(WebConversation):
         except UnknownYet:
             pass
         except Problem as problem:
-            self._asker, self._request = self._watch.asker(request.headers, None), request
-            self._count(1, now)
+            self._wait.asker, self._request = self._watch.asker(request.headers, None), request
+            self._wait.count(1, now)
             if isinstance(problem, TokenProblem):
                 self._watch.refused(problem.reason)
             self._reader.close()
@@ -215,9 +196,8 @@ class HttpConversation(WebConversation):
         if routes.access is not None:
             request = without_token(request)
         self._request = request
-        if self._waiting is None:
-            self._has_waited, self._unknown = False, None
-        self._waiting = None
+        if self._wait.is_used:
+            self._wait.end()
         try:
             self._origin = routes.admit(request)
             found = self._find(request, now)
@@ -237,54 +217,30 @@ class HttpConversation(WebConversation):
 
     def _find(self, request: ReadRequest, now: float) -> Routed | None:
         """Return what a request is about, and count it; None if it must wait."""
-        if self._must_wait(request, now):
+        wait = self._wait
+        if wait.for_sender(request, None, now):
             return None
         try:
             found = self._site.routes.find(request, self._site.clock())
         except Exception as error:
-            if isinstance(error, UnknownYet) and self._waits_to_know(request, now):
+            if isinstance(error, UnknownYet) and wait.for_server(request, now):
                 return None
-            self._count(1, now)
+            wait.count(1, now)
             raise
         if not isinstance(found, WebAnswer) and found.grant is not None:
             self.subject = found.grant.subject.encode()
-            if self._must_wait(request, now):
+            if wait.for_sender(request, self.subject, now):
                 return None
-        if self._asker is not None:  # `_count`, without the call
-            self._asker.use(1, now)
+        if wait.asker is not None:  # `count`, without the call
+            wait.asker.use(1, now)
         if isinstance(found, (WebAnswer, WebExchange)):
             return found
         return self._changing(request, found)
 
-    def _count(self, commands: int, now: float) -> None:
-        if self._asker is not None:
-            self._asker.use(commands, now)
-
-    def _waits_to_know(self, request: ReadRequest, now: float) -> bool:
-        """Let a request wait for what the server will know, unless it has waited for long enough. Return whether it waits."""
-        self._unknown = now if self._unknown is None else self._unknown
-        if now - self._unknown >= PATIENCE_SECONDS:
-            return False
-        self._waiting = request
-        self._watch.come_again(RECHECK_SECONDS)
-        return True
-
-    def _must_wait(self, request: ReadRequest, now: float) -> bool:
-        """Return whether a request must wait, because its sender asks too fast. Raises Problem if it has waited."""
-        asker = self._asker = self._watch.asker(request.headers, self.subject)
-        if asker is None or (seconds := asker.wait(now)) <= 0.0 or self.stage is Stage.DRAINING:
-            return False
-        if self._has_waited:
-            whole = ceil(seconds)
-            raise Problem(problems.RATE, f"Come again in {whole} s.", retry_seconds=whole)
-        self._waiting, self._has_waited = request, True
-        self._watch.wait(asker, min(seconds, PATIENCE_SECONDS))
-        return True
-
     def _begin(self, request: ReadRequest, exchange: WebExchange, now: float) -> None:
         self._watch.begins(exchange.via, exchange.grant)
         if len(exchange.lines) > 1:  # one is counted with the request
-            self._count(len(exchange.lines) - 1, now)
+            self._wait.count(len(exchange.lines) - 1, now)
         if exchange.lines:
             self.owed.add(exchange)
             if len(request.body) > READ_AHEAD:  # others may need its room while this one waits
@@ -384,6 +340,7 @@ class HttpConversation(WebConversation):
         if self.stage is OPEN:
             self.stage = Stage.DRAINING
             self.reason = "server stops"
+            self._wait.is_over = True
         self.more = True
 
     def give_up(self, reason: str) -> OwedCommands:

@@ -17,7 +17,7 @@ from web_talk import frame, messages, site
 from proxyherd.config.rates import RateSettings
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
-from proxyherd.web.conversations import http as http_conversation
+from proxyherd.web.conversations import http_waits
 from proxyherd.web.origins import Proxies
 
 HANDSHAKE = (
@@ -78,7 +78,7 @@ def status(answer: bytes) -> int:
 def test_a_client_that_asks_on_is_slowed_down_first_and_then_told_when_to_come_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_conversation, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(http_waits, "PATIENCE_SECONDS", 0.05)
 
     async def scenario() -> None:
         with Listening(tmp_path, rates(commands_per_address=100.0)) as listening:
@@ -107,7 +107,7 @@ def test_a_client_that_asks_on_is_slowed_down_first_and_then_told_when_to_come_a
 def test_behind_a_trusted_proxy_each_address_has_its_own_rate_and_the_proxy_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_conversation, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(http_waits, "PATIENCE_SECONDS", 0.01)
 
     async def scenario() -> None:
         few = rates(commands_per_address=1.0, connections_per_address=1, commands_per_connection=1.0)
@@ -135,7 +135,7 @@ def test_behind_a_trusted_proxy_each_address_has_its_own_rate_and_the_proxy_has_
 def test_no_address_that_a_proxy_names_is_exempt_and_one_that_nobody_can_read_counts_as_the_proxys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forwarded: bytes
 ) -> None:
-    monkeypatch.setattr(http_conversation, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(http_waits, "PATIENCE_SECONDS", 0.01)
 
     async def scenario() -> None:
         few = replace(rates(commands_per_address=1.0), exempt=RateSettings().exempt)

@@ -13,7 +13,7 @@ from proxyherd.core.buckets import Allowances, Usage
 from proxyherd.server.clients.http_reader import SMALL_BODY_BYTES, BodyRoom
 from proxyherd.web.bodies import BODY_BYTES
 from proxyherd.web.conversations.base import Site
-from proxyherd.web.conversations.http import PATIENCE_SECONDS
+from proxyherd.web.conversations.http_waits import PATIENCE_SECONDS
 
 ADDRESS, EVE = b"\x0a\0\0\1", b"\x0a\0\0\2"
 

@@ -11,7 +11,7 @@ from web_talk import UPGRADE, Talk, answers, http, put, request, site_with
 from proxyherd.config.rates import RateSettings
 from proxyherd.core.buckets import Allowances, Usage
 from proxyherd.web.access import Access
-from proxyherd.web.conversations.http import PATIENCE_SECONDS, RECHECK_SECONDS
+from proxyherd.web.conversations.http_waits import PATIENCE_SECONDS, RECHECK_SECONDS
 from proxyherd.web.tokens import TokenVerifier
 
 SPELLED = token(sub="*")
