@@ -9,7 +9,6 @@ from typing import TypeAlias
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry
 from proxyherd.core.notes import Flooded
-from proxyherd.core.peer_messages import Changed
 from proxyherd.core.table import Erasure, Evicted, Table
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.value import Value
@@ -73,8 +72,6 @@ def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
     """Return the news that are for this neighbour: if that is all of them, the same list. Note if it has to
     be asked to walk again for the others.
     """
-    if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
-        return news if news[0].source != neighbour.name else []
     own = [one for one in news if one.source != neighbour.name]
     if not neighbour.in_step:
         live = [one for one in own if not one.caught_up]
@@ -117,12 +114,11 @@ def pass_on(
             elif own:
                 data, some = spell_news(own)
                 neighbour.link.send_updates(data)
-                sent.append(Flooded([neighbour.name], some))
-            if neighbour.owed and walks.idle:
-                neighbour.owed = False
-                neighbour.link.send(Changed())
+                sent.append(Flooded((neighbour.name,), some))
+            if neighbour.owed:
+                walks.ask_again(neighbour)
         except Exception as error:  # noqa: BLE001 - the other neighbours are told
             failed(neighbour.link, error)
     if told:
-        sent.append(Flooded(told, clients))
+        sent.append(Flooded((*told,), clients))
     return sent

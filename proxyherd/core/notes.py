@@ -83,7 +83,7 @@ class OtherClock(Struct, frozen=True):
 class Flooded(Struct, frozen=True):
     """A batch of updates was sent to some neighbours."""
 
-    neighbours: list[str]
+    neighbours: tuple[str, ...]
     clients: list[bytes]
 
 

@@ -21,6 +21,7 @@ from proxyherd.core.peer_messages import (
     AskLeaf,
     AskRange,
     BatchHeader,
+    Changed,
     Digests,
     Done,
     Misspoken,
@@ -110,6 +111,14 @@ class Walks:
     def idle(self) -> bool:
         """Whether no walk is due or under way."""
         return not self._due
+
+    def ask_again(self, neighbour: Neighbour) -> None:
+        """If no walk of this server is due, ask a neighbour that may have missed lines to walk again. Before that, it is not
+        known which news was not sent to it.
+        """
+        if self.idle:
+            neighbour.owed = False
+            neighbour.link.send(Changed())
 
     @property
     def has_work(self) -> bool:

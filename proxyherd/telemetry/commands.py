@@ -228,6 +228,15 @@ class CommandObserver:
         if lines:
             self._stored.append((client, lines, answers))
 
+    def report(self, client: bytes, line: bytes, answer: bytes) -> None:
+        """Note a report that was stored, alone in its turn, and its answer. `client`: its label."""
+        if not client.endswith(_BY_LINES):
+            self._by_way[labelled_via(client), "stored"] += 1
+        self._counts["iamat", "stored"] += 1
+        self._frequent(CommandEvent(client, b"iamat", b"stored", line, answer))
+        if self._recent.wanted:
+            self._recent.reports([line], [answer])
+
     def tell_reports(self) -> None:
         """Log the stored reports that have gathered, in one call: a line for each."""
         if not self._stored:

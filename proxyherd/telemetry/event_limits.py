@@ -6,8 +6,9 @@ A failure that repeats the last one is limited further. Events that can't fill t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,29 +23,43 @@ _SELDOM_REFILL_SECONDS: Final = 1.0
 _LEVELS: Final = {"peer_closed": 30, "internal_error": 40}
 
 
+def _ignore(_: Sequence[FrequentEvent | SeveralEvents]) -> None:
+    """Log nothing."""
+
+
+class EventLog(FilteringBoundLogger, Protocol):
+    """The bound logger of a server."""
+
+    def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
+        """Log frequent events, of level info, in one call."""
+
+
 class Events:
     """The log of one server, with its limits. `of`: a neighbour or master, which has limits of its own, or None."""
 
-    def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float]) -> None:
+    def __init__(self, log: EventLog, clock: Callable[[], float]) -> None:
         self._log = log
-        self._tell = cast("Callable[[list[FrequentEvent | SeveralEvents]], object]", log.info)
+        self._frequent = log.frequent if log.is_enabled_for(logging.INFO) else _ignore
         self._said: list[FrequentEvent | SeveralEvents] = []
         self.frequent: Callable[[FrequentEvent | SeveralEvents], None] = self._said.append
+        self.several: Callable[[Iterable[FrequentEvent]], None] = self._said.extend
         self.clock = clock
         self._limiters: dict[tuple[str | None, str], Limiter] = {}
 
     @property
-    def log(self) -> FilteringBoundLogger:
+    def log(self) -> EventLog:
         """The log, after the frequent events that have gathered."""
         self.tell()
         return self._log
 
     def tell(self) -> None:
-        """Log the frequent events that have gathered: one call of structlog for all of them."""
-        if self._said:
-            said = self._said.copy()
-            self._said.clear()
-            self._tell(said)
+        """Log the frequent events that have gathered: one call of the logger for all of them."""
+        said = self._said
+        if said:
+            try:
+                self._frequent(said)
+            finally:
+                said.clear()
 
     def often(self, event: str, **fields: object) -> None:
         """Log a frequent event, unless there are so many that they only fill the log."""

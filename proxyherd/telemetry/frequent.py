@@ -88,22 +88,23 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         return made
 
     def fill(self, stamp: bytes, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes | None:
-        """Return the lines of these events; None if any of them must be rendered without a form."""
+        """Return the lines of these events; None if they must be rendered one by one, or one without a form."""
         joined = self._joined((*map(type, said),)) if len(said) <= _FEW else None
-        values: Sequence[Any]
         if joined is not None:
             text, odd = joined
             values = (*chain.from_iterable(map(astuple, said)),)
+        elif len(said) > 1 and SeveralEvents in map(type, said):
+            return None  # a value of another event that needs care would cost all of these
         else:
             text, odd, values = self._gather(said)
         try:
-            lines = text.replace(_STAMP, stamp) % (*values,)
+            lines = text.replace(_STAMP, stamp) % values
         except TypeError:  # None, where an answer is expected
             return None
-        size, most = len(lines), self._most_bytes
+        size = len(lines)
         if size - len(lines.translate(None, _ODD)) != odd:
             return None
-        if size > most < max(map(len, lines.split(b"\n"))):
+        if size > (most := self._most_bytes) < max(map(len, lines.split(b"\n"))):
             return None if most < max(len(value) for value in values if isinstance(value, bytes)) else lines
         return lines
 
@@ -116,7 +117,7 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
             return None
         return b"\n".join([form.text for form in forms]), sum(form.odd for form in forms) - 1
 
-    def _gather(self, said: Sequence[FrequentEvent | SeveralEvents]) -> tuple[bytes, int, list[Any]]:
+    def _gather(self, said: Sequence[FrequentEvent | SeveralEvents]) -> tuple[bytes, int, tuple[Any, ...]]:
         """Return the text of any events, how many of its bytes need an escape, and the values."""
         texts: list[bytes] = []
         values: list[Any] = []
@@ -138,7 +139,7 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
                     odd += 2 * len(ids)  # with no client ID, this is two too few, and the form is not used
                 elif form.spelled:
                     form.spell(values)
-        return b"\n".join(texts), odd, values
+        return b"\n".join(texts), odd, (*values,)
 
 
 def spelled_out(said: FrequentEvent) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from proxyherd.core.messages import NANOSECONDS
 from proxyherd.core.notes import (
@@ -93,18 +95,27 @@ class UpdateReceivedEvent(FrequentEvent):
     clients: Only
 
 
-class _Traffic:
-    """What has crossed the live link with a neighbour, in plain numbers, since they were settled."""
+class _Came(Struct):
+    """What has come from a neighbour, in plain numbers, since they were settled."""
 
-    __slots__ = ("batches_in", "batches_out", "neighbour", "news", "repeated", "sent")
+    neighbour: bytes
+    batches: int = 0
+    updates: int = 0
+    news: int = 0
 
-    def __init__(self, neighbour: str) -> None:
-        self.neighbour = neighbour.encode()
-        self.forget()
 
-    def forget(self) -> None:
-        """Begin to count again."""
-        self.sent = self.news = self.repeated = self.batches_out = self.batches_in = 0
+class _Went(Struct):
+    """What was sent to the same neighbours, to each of them, in plain numbers, since they were settled."""
+
+    neighbours: list[bytes]
+    batches: int = 0
+    updates: int = 0
+
+
+_MOST_SETS: Final = 64
+"""So many sets of neighbours are counted apart at most: usually, there are as many as neighbours."""
+
+_ONE: Final = repeat(1)
 
 
 class LinkObserver:
@@ -122,7 +133,7 @@ class LinkObserver:
     ) -> None:
         self._erasures = erasures
         self._events = events
-        self._frequent = events.frequent
+        self._frequent, self._several = events.frequent, events.several
         self._recent = recent
         self.states: dict[str, _State] = dict.fromkeys(neighbours, "cut")
         self.since = dict.fromkeys(self.states, time.monotonic())
@@ -157,7 +168,8 @@ class LinkObserver:
             neighbour=None,
             direction=None,
         )
-        self._traffic = {neighbour: _Traffic(neighbour) for neighbour in self.states}
+        self._came = {neighbour: _Came(neighbour.encode()) for neighbour in self.states}
+        self._went: dict[tuple[str, ...], _Went] = {}
         self._propagation = metrics.histogram(
             "proxyherd_propagation_seconds",
             "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
@@ -249,50 +261,52 @@ class LinkObserver:
             self._events.lift_limits(neighbour, "peer_key_differs")
 
     def _flooded(self, note: Flooded) -> None:
+        went = self._went.get(note.neighbours) or self._first(note.neighbours)
         clients = note.clients
         updates = len(clients)
+        went.batches += 1
+        went.updates += updates
         if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
-            for neighbour in note.neighbours:
-                traffic = self._traffic[neighbour]
-                traffic.sent += 1
-                traffic.batches_out += 1
-                self._frequent(UpdateSentEvent(traffic.neighbour, 1, clients[0]))
-            return
-        shown = _shown(clients)
-        for neighbour in note.neighbours:
-            traffic = self._traffic[neighbour]
-            traffic.sent += updates
-            traffic.batches_out += 1
-            self._frequent(FloodSentEvent(traffic.neighbour, updates, shown))
+            self._several(map(UpdateSentEvent, went.neighbours, _ONE, repeat(clients[0])))
+        else:
+            self._several(map(FloodSentEvent, went.neighbours, repeat(updates), repeat(_shown(clients))))
+
+    def _first(self, neighbours: tuple[str, ...]) -> _Went:
+        """Begin to count what is sent to these neighbours."""
+        if len(self._went) >= _MOST_SETS:
+            self.settle()
+        went = self._went[neighbours] = _Went([*map(str.encode, neighbours)])
+        return went
 
     def _heard(self, note: Heard) -> None:
-        clients, news, traffic = note.clients, note.news, self._traffic[note.neighbour]
+        clients, news, came = note.clients, note.news, self._came[note.neighbour]
         updates = len(clients)
-        traffic.news += news
-        traffic.repeated += updates - news
-        traffic.batches_in += 1
+        came.batches += 1
+        came.updates += updates
+        came.news += news
         if note.late is not None:
             self._propagation.observe(max(0, note.late) / NANOSECONDS)
         if self._recent.wanted:
             self._recent.heard(clients)
         if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
-            self._frequent(UpdateReceivedEvent(traffic.neighbour, 1, news, clients[0]))
+            self._frequent(UpdateReceivedEvent(came.neighbour, 1, news, clients[0]))
         else:
-            self._frequent(FloodReceivedEvent(traffic.neighbour, updates, news, _shown(clients)))
+            self._frequent(FloodReceivedEvent(came.neighbour, updates, news, _shown(clients)))
 
     def settle(self) -> None:
         """Update the metrics to what has crossed the links."""
-        for neighbour, traffic in self._traffic.items():
-            for counter, values, number in (
-                (self.updates, ("out", "true"), traffic.sent),
-                (self.updates, ("in", "true"), traffic.news),
-                (self.updates, ("in", "false"), traffic.repeated),
-                (self._batches, ("out",), traffic.batches_out),
-                (self._batches, ("in",), traffic.batches_in),
-            ):
-                if number:
-                    counter.labels(neighbour, *values).inc(number)
-            traffic.forget()
+        for neighbours, went in self._went.items():
+            for neighbour in neighbours:
+                self.updates.labels(neighbour, "out", "true").inc(went.updates)
+                self._batches.labels(neighbour, "out").inc(went.batches)
+        self._went.clear()
+        for neighbour, came in self._came.items():
+            if came.batches:
+                self._batches.labels(neighbour, "in").inc(came.batches)
+                for known, number in ("true", came.news), ("false", came.updates - came.news):
+                    if number:
+                        self.updates.labels(neighbour, "in", known).inc(number)
+            came.batches = came.updates = came.news = 0
 
     def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
         self._events.seldom(neighbour, event, neighbour=neighbour, **fields)

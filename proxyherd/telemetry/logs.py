@@ -17,18 +17,19 @@ import fcntl
 import os
 import stat
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from time import gmtime, strftime, time_ns
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 from proxyherd.base.escapes import escaped_for_json, visible_for_json
 from proxyherd.base.files import check_replaceable
-from proxyherd.telemetry.frequent import Forms, SeveralEvents, spelled_out
+from proxyherd.telemetry.event_limits import EventLog
+from proxyherd.telemetry.frequent import Forms, FrequentEvent, SeveralEvents, spelled_out
 
 _GATHER_BYTES: Final = 1 << 20
 """When this many bytes have gathered, they are written even without a flush. A pipe gets a buffer of this size, if the
@@ -45,7 +46,7 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self._lines: list[bytes] = []
+        self.lines: list[bytes] = []  # wait to be written
         self._gathered = 0
         self._most = -1
         self._torn: bool
@@ -60,16 +61,15 @@ class LogFile:
         """Gather lines from now on. `later`, such as an event loop's call_soon, is asked to call `flush`."""
         self._later, self._most = later, _GATHER_BYTES
 
-    @property
-    def gathers(self) -> bool:
-        """Whether lines wait to be written."""
-        return bool(self._lines)
-
     def write(self, line: bytes) -> None:
         """Add a line, without LF. The next flush writes it, which is soon."""
-        if not self.flush_follows and not self._lines and self._later is not None:
+        lines = self.lines
+        if self.flush_follows:
+            lines.append(line)
+            return
+        if not lines and self._later is not None:
             self._later(self.flush)
-        self._lines.append(line)
+        lines.append(line)
         self._gathered += len(line)
         if self._gathered > self._most:
             self.flush()
@@ -79,22 +79,23 @@ class LogFile:
 
     def flush(self) -> None:
         """Write the lines that have gathered."""
-        lines = self._lines
+        lines = self.lines
         if not lines:
             return
         lines.append(b"")
         data = b"\n".join(lines)
         lines.clear()
         self._gathered = 0
-        torn = self._torn
-        if torn:  # a line that was cut, as on a full disk, stays on a line of its own
+        if self._torn:  # a line that was cut, as on a full disk, stays on a line of its own
             data = b"\n" + data
-        written = self._write_all(data)
+        try:
+            written = os.write(self._fd, data)
+        except OSError:
+            written = 0
+            self.failures += 1
+        if written < len(data) or self._torn:
+            written = self._write_rest(data, written)
         self.bytes_written += written
-        if torn or written < len(data):
-            if written:
-                self._torn = data[written - 1] != 0x0A
-            self.lines_lost += data.count(b"\n", max(written, torn))
         if self.bytes_written >= self._rotate_at:
             self._rotate()
 
@@ -157,14 +158,17 @@ class LogFile:
         except OSError:
             return False
 
-    def _write_all(self, data: bytes) -> int:
-        written = 0
+    def _write_rest(self, data: bytes, written: int) -> int:
+        """Write what is left; return how much is written then. Count the lines that are lost."""
+        torn = self._torn
         try:
-            written = os.write(self._fd, data)
-            while written < len(data):
+            while 0 < written < len(data):
                 written += os.write(self._fd, data[written:])
         except OSError:
             self.failures += 1
+        if written:
+            self._torn = data[written - 1] != 0x0A
+        self.lines_lost += data.count(b"\n", max(written, torn))
         return written
 
     def _rotate(self) -> None:
@@ -217,24 +221,24 @@ class _Render:
         self._stamp = self._timestamp()
 
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> bytes:
-        if not self._file.gathers:
+        if not self._file.lines:
             self._stamp = self._timestamp()
-        said = event["event"]
-        if said.__class__ is not list:
-            return self._render(level, event)
-        if SeveralEvents in map(type, said):
-            return b"\n".join([self._together([one]) for one in said])
-        return self._together(said)
+        return self._render(level, event)
 
-    def _together(self, said: list[Any]) -> bytes:
+    def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes:
         """Return the lines of frequent events: of all in one step, or else of each."""
-        lines = self._forms.fill(self._stamp, said)
-        if lines is not None:
-            return lines
-        events = said[0].each() if said[0].__class__ is SeveralEvents else said
-        if len(events) == 1:
-            return self._render("info", spelled_out(events[0]))
-        return b"\n".join([self._together([event]) for event in events])
+        if not self._file.lines:
+            self._stamp = self._timestamp()
+        return self._forms.fill(self._stamp, said) or self._apart(said)
+
+    def _apart(self, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes:
+        """Return the lines of frequent events of which some do not fit the forms."""
+        one = said[0]
+        if len(said) == 1 and isinstance(one, FrequentEvent):
+            return self._render("info", spelled_out(one))
+        each = one.each() if len(said) == 1 and isinstance(one, SeveralEvents) else said
+        lines = [self._forms.fill(self._stamp, [event]) or self._apart([event]) for event in each]
+        return b"\n".join(lines)
 
     def _render(self, level: str, event: EventDict) -> bytes:
         line: dict[str, Any] = {
@@ -269,28 +273,25 @@ class _Render:
             return self._encode({key: visible_for_json(str(value)) for key, value in line.items()})
 
     def _timestamp(self) -> bytes:
-        now = time.time_ns()
-        second = now // 1_000_000_000
+        second, nanoseconds = divmod(time_ns(), 1_000_000_000)
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        return b"%b.%06dZ" % (self._prefix, now // 1000 % 1_000_000)
+            self._prefix = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
+        return b"%b.%06dZ" % (self._prefix, nanoseconds // 1000)
 
 
-def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> FilteringBoundLogger:
+def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int) -> EventLog:
     """Return the logger of a server. `level` is the lowest level that is written."""
+    render = _Render(file, server, max_field_bytes)
     filtering: Any = structlog.make_filtering_bound_logger(level)
 
-    class ShortWay(filtering):  # type: ignore[misc]  # it is made while the program runs
-        """Structlog's way from a method to the file takes twice the steps: it is for many processors, which may return
-        several types.
+    class Logger(filtering):  # type: ignore[misc]  # it is made while the program runs
+        """Has a short way for frequent events. Structlog's own takes several times the steps: it is for many processors,
+        which may return several types.
         """
 
-        def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
-            line = self._processors[0](self._logger, method_name, {**self._context, **fields, "event": event})
-            getattr(self._logger, method_name)(line)
+        def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
+            self._logger.info(render.frequent(said))
 
-    logger: FilteringBoundLogger = structlog.wrap_logger(
-        file, processors=[_Render(file, server, max_field_bytes)], wrapper_class=ShortWay
-    )
-    return logger.bind()
+    logger = structlog.wrap_logger(file, processors=[render], wrapper_class=Logger)
+    return cast("EventLog", logger.bind())

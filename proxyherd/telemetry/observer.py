@@ -9,14 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from structlog.typing import FilteringBoundLogger
-
 from proxyherd.core.notes import Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
 from proxyherd.telemetry.erasures import ErasureObserver
-from proxyherd.telemetry.event_limits import Events
+from proxyherd.telemetry.event_limits import EventLog, Events
 from proxyherd.telemetry.expiry import ExpiryObserver
 from proxyherd.telemetry.follows import FollowObserver
 from proxyherd.telemetry.journal import JournalObserver
@@ -35,7 +33,7 @@ class Observer:
 
     def __init__(
         self,
-        log: FilteringBoundLogger,
+        log: EventLog,
         file: LogFile,
         metrics: Metrics,
         neighbours: Iterable[str],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from documented import examples, kinds
@@ -81,7 +81,7 @@ def lines(
     file.gather(lambda _: None)
     log = make_logger(file, server=server, level="info", max_field_bytes=MOST)
     if compiled:
-        log.info(cast("Any", list(said)))
+        log.frequent([*said])
     else:
         for one in said:
             for event in one.each() if isinstance(one, SeveralEvents) else [one]:

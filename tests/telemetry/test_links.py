@@ -49,18 +49,18 @@ OPENED = line("peer_opened", neighbour="Ann", dialled=True)
 
 SCENARIOS: dict[str, Scenario] = {
     "a flood is sent": noted(
-        Flooded(["Ann"], [b"kiwi", b"\xff"]),
+        Flooded(("Ann",), [b"kiwi", b"\xff"]),
         [line("flood_sent", neighbour="Ann", updates=2, clients=["kiwi", "\\xff"])],
         {"proxyherd_flood_updates_total Ann out true": 2, "proxyherd_flood_batches_total Ann out": 1},
     ),
     "an update of an odd client is sent": noted(
-        Flooded(["Ann"], [b"ki\xff"]),
+        Flooded(("Ann",), [b"ki\xff"]),
         [line("flood_sent", neighbour="Ann", updates=1, clients=["ki\\xff"])],
         {"proxyherd_flood_updates_total Ann out true": 1, "proxyherd_flood_batches_total Ann out": 1},
     ),
     **{
         f"an update of a client of {size} bytes is sent": noted(
-            Flooded(["Ann"], [b"x" * size]),
+            Flooded(("Ann",), [b"x" * size]),
             [line("flood_sent", neighbour="Ann", updates=1, clients=["x" * size] * shown)],
             {"proxyherd_flood_updates_total Ann out true": 1, "proxyherd_flood_batches_total Ann out": 1},
         )
@@ -273,7 +273,7 @@ def test_the_clients_in_a_line_are_cut_where_the_next_would_be_too_much(
     tmp_path: Path, sizes: list[int], shown: int
 ) -> None:
     watched, clients = Watched(tmp_path), [b"x" * size for size in sizes]
-    watched.observer.note([Flooded(["Ann"], clients)])
+    watched.observer.note([Flooded(("Ann",), clients)])
     ((event,), _) = watched.end()
     assert event["updates"] == len(sizes)
     assert event["clients"] == [client.decode() for client in clients[:shown]]

@@ -45,7 +45,7 @@ def logged(folder: Path, **fields: object) -> dict[str, Any]:
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = BEGAN
-        monkeypatch.setattr("proxyherd.telemetry.logs.time.time_ns", lambda: self.now)
+        monkeypatch.setattr("proxyherd.telemetry.logs.time_ns", lambda: self.now)
 
 
 def test_events_that_leave_in_one_write_bear_the_time_of_the_first_and_the_next_ones_their_own(
@@ -143,10 +143,10 @@ def test_lines_gather_until_the_one_call_that_the_first_has_asked_for(tmp_path: 
     file = LogFile(tmp_path / "log")
     file.gather(asked.append)
     for turn in range(2):
-        assert not file.gathers
+        assert not file.lines
         for number in range(3):
             file.write(b"%d%d" % (turn, number))
-        assert file.gathers
+        assert file.lines
         assert len(asked) == turn + 1
         asked[-1]()
         assert len((tmp_path / "log").read_bytes()) == file.bytes_written == 9 * (turn + 1)

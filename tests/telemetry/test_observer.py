@@ -68,7 +68,7 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
         it.commands.reports(LABEL, [b"IAMAT %d" % number], [b"AT"])
         it.commands.alike(LABEL, [b"FOO %d" % number], [Reply("other", "invalid", b"? ")])
     it.commands.reports(LABEL, [b"IAMAT 2"], [b"AT"])
-    it.note([Flooded(["Ann"], [b"kiwi"])])
+    it.note([Flooded(("Ann",), [b"kiwi"])])
     it.commands.reports(LABEL, [b"IAMAT 3"], [b"AT"])
     events, _ = watched.end()
     said = [event.get("command", event["event"]) for event in events]
@@ -88,13 +88,13 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
         raise ZeroDivisionError
 
     for turn in range(2):
-        it.note([Flooded(["Ann"], [b"kiwi"])])
+        it.note([Flooded(("Ann",), [b"kiwi"])])
         it.commands.reports(LABEL, [b"IAMAT"], [b"AT"])
         with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             if raises:
-                patch.setattr(it._events, "_tell", stumble)
+                patch.setattr(it._events, "_frequent", stumble)
             it.end_turn()
-        assert not watched.file.gathers
+        assert not watched.file.lines
         assert len(read(tmp_path / "log")) == (1 + turn if raises else 2 + 2 * turn)
         assert not asked
     it.connections.opened(CLIENT, VIA, 1)
@@ -139,7 +139,7 @@ def test_times_are_logged_to_the_microsecond_and_those_of_people_and_walks_to_th
 
 def test_a_note_that_cannot_be_told_is_a_fault_and_the_others_are_told(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
-    odd: Any = Flooded(["Ann"], cast("Any", 5))
+    odd: Any = Flooded(("Ann",), cast("Any", 5))
     watched.observer.note([odd, LinkUp("Ann", dialled=True)])
     events, _ = watched.end()
     assert [event["event"] for event in events] == ["internal_error", "peer_opened"]
