@@ -91,6 +91,7 @@ class Conversation:
         "_framer",
         "_heard",
         "_limits",
+        "_most_owed",
         "_read_ahead",
         "_slow",
         "_tls",
@@ -110,6 +111,7 @@ class Conversation:
         self.reads = True  # whether the shell must read on
         self.more = False  # whether there may be lines to take
         self._limits = limits
+        self._most_owed = limits.max_answers_outstanding
         self._tls = tls
         self._framer = LineFramer(limits.max_line_bytes, ends_at_http=True)
         self._read_ahead = max(_READ_AHEAD, 2 * limits.max_line_bytes)
@@ -168,10 +170,9 @@ class Conversation:
         self.more = False
         if self._slow.since is not None or self.stage >= _LINGERING:
             return []
-        room = self._limits.max_answers_outstanding - len(self.owed)
-        if room < most:
-            most = room
-            if room <= 0:
+        if self.owed or most > self._most_owed:
+            most = min(most, self._most_owed - len(self.owed))
+            if most <= 0:
                 return []
         framer = self._framer
         lines: list[Any] = framer.lines(most)
@@ -220,7 +221,7 @@ class Conversation:
         released = [owed.popleft() for _ in answers]
         if not answers or self.stage >= _LINGERING:
             return released, b""
-        if len(owed) + len(answers) >= self._limits.max_answers_outstanding:
+        if len(owed) + len(answers) >= self._most_owed:
             self.more = True  # there was no room
         answers.append(b"")
         return released, b"\n".join(answers)

@@ -78,6 +78,16 @@ class Decider:
             counts.append(len(news) - before)
         return counts
 
+    def store_alone(self, report: Report) -> News | None:
+        """Store a report that will be the only news. Return it, None if it was not stored."""
+        client, line = report.client, report.line
+        held = self.table.advance(client, Entry(line, report.nanoseconds), self._room, self._too_old)
+        return News(client, line, None, False, held) if held is not False else None
+
+    def take_back(self, news: News) -> None:
+        """Undo what `store_alone` has stored."""
+        take_back([news], self.table)
+
     def decide(self, line: Any, judged: Judged) -> Reply:
         """Store a report, look up a query or erase a client; return the reply. That of a query of an area waits. Of a `line`
         that is not bytes, only `judged` is used.

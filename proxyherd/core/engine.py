@@ -91,6 +91,11 @@ class Keeper(Protocol):
     answered. A turn calls `keep` between the engine's `decide` and `end`.
     """
 
+    def report(self, report: Report, now: float) -> Settled | None:
+        """Do what `decide`, `keep` and `end` do, for a report that is all a turn has to decide, and return the results of
+        the turn. None: it was not stored, and those must be called.
+        """
+
     def keep(self, done: Callable[[bool], None]) -> bool | None:
         """Keep what this turn has stored. Return whether its reports are kept, or None if that is not known yet; then
         `done` is called with the result later.

@@ -160,13 +160,14 @@ class Link:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to send, and forget them."""
+        out = self.out
         if self.state is CLOSED and self.proved:
-            self.out.clear()
-        if not self.out:
+            out.clear()
+        if not out:
             return b""
         self._spoke = now
-        data = b"".join(self.out)
-        self.out.clear()
+        data = b"".join(out)
+        out.clear()
         return data
 
     def send_updates(self, lines: bytes) -> None:

@@ -21,7 +21,7 @@ and sends what the links have to send. Events for the log and the metrics wait i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from proxyherd.config.schema import ErasureSettings, Limits, Timing
 from proxyherd.core.contact import Contact
@@ -37,6 +37,7 @@ from proxyherd.core.notes import (
     OUTDATED,
     REPLACED,
     SUSPENDED,
+    Flooded,
     Heard,
     LinkDown,
     LinkFailed,
@@ -142,6 +143,8 @@ class Node(Decider):
         lines = link.lines_in(data)
         if lines is None:
             return False
+        if most and len(lines) == 1:
+            return self._receive_one(link, lines[0], now, clock)
         assert link.peer is not None
         if len(lines) > most and not self._holds(self._recent(lines[0])):
             return False  # without parsing the others in vain
@@ -155,6 +158,28 @@ class Node(Decider):
             self._learn(self._neighbours[link.peer], ats, False, self._admit)
         elif ats:
             self.notes.append(Heard(link.peer, [*map(its_client, ats)], 0, None))
+        link.hear(now)
+        return True
+
+    def _receive_one(self, link: Link, line: bytes, now: float, clock: int) -> bool:
+        """Handle one line that a link received, if it is an update for which there is room; return whether it was handled."""
+        at = self._recent(line)
+        if at is None:
+            return False
+        client, entry, name = at.client, at.entry, cast("str", link.peer)
+        held = self.table.get(client)
+        if held is not None and held.line == entry.line:
+            self.notes.append(Heard(name, [client], 0, None))
+        else:
+            self.rules.clock = clock
+            if at.received > self.rules.latest_receipt() or (admitted := self._admit(at)) is None:
+                return False
+            if admitted:
+                self.news.append(News(client, entry.line, name, False))
+                self._learned = True
+                self.notes.append(Heard(name, [client], 1, clock - at.received))
+            else:
+                self.notes.append(Heard(name, [client], 0, None))
         link.hear(now)
         return True
 
@@ -288,11 +313,29 @@ class Node(Decider):
         self.erasures.settle()
         news, self.news = self.news, []
         learned, self._learned = self._learned, False
+        if len(news) == 1 and not news[0].caught_up:  # the usual case, if clients report now and then
+            self.flood_alone(news[0], failed)
+            return
         if self.table.gone and len(news) > 1:
             # What was erased meanwhile is no news; and what was learned again because of that is news once.
             once = {one.line: one for one in news}.values()
             news = [one for one in once if not self.table.is_erased(one.client, one.line)]
         self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned)
+
+    def flood_alone(self, news: News, failed: LinkErrorHandler) -> None:
+        """Pass on the only news, which did not come by catching up, as `flood` does."""
+        data, source, told = news.line + b"\n", news.source, list[str]()
+        for name, neighbour in tuple(self._neighbours.items()):
+            try:
+                if name != source:
+                    neighbour.link.send_updates(data)
+                    told.append(name)
+                if neighbour.owed:
+                    self._walks.ask_again(neighbour)
+            except Exception as error:  # noqa: BLE001 - the other neighbours are told
+                failed(neighbour.link, error)
+        if told:
+            self.notes.append(Flooded((*told,), [news.client]))
 
     def work(self, now: float, failed: LinkErrorHandler = raise_it) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""

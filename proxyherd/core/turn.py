@@ -45,8 +45,11 @@ _its_outcome = attrgetter("outcome")
 class CommandLog(Protocol):
     """The log of commands. Each is logged in the turn in which its answer is sent."""
 
+    def report(self, client: bytes, line: bytes, answer: bytes) -> None:
+        """Log the stored report of a turn that has no other command. A client is named by its label."""
+
     def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
-        """Log a client's stored reports, and their answers. A client is named by its label."""
+        """Log a client's stored reports, and their answers."""
 
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Log other commands in a row of a client, which have the same outcome."""
@@ -144,7 +147,10 @@ class Turn:
         """
         if not self._waits:
             self._kept = True
-            self._begin(now, received)
+            settled = self._begin(now, received)
+            if settled is not None:
+                self._finish(settled)
+                return
         if self._kept is None:
             self._waits = True
             return
@@ -153,7 +159,8 @@ class Turn:
             self._decide_again()
         self._end(now)
 
-    def _begin(self, now: float, received: int) -> None:
+    def _begin(self, now: float, received: int) -> Settled | None:
+        """Decide about what has arrived, and keep it. Return the results if that was one report, which then has its answer."""
         engine = self._engine
         self.received, self._search_seconds = received, self._sizes.search_seconds
         if self._clients:
@@ -162,7 +169,10 @@ class Turn:
             self._lately = 0
         engine.begin(now, received, self._lately)
         if self._clients and not engine.full:
-            self._hear_clients(now)
+            if len(self._clients) > 1:
+                self._hear_clients(now)
+            elif (settled := self._hear_one(now)) is not None:
+                return settled
         if self._keeper is not None:
             try:
                 self._kept = self._keeper.keep(self._was_kept)
@@ -171,6 +181,7 @@ class Turn:
                 self._kept = False
             if self._kept is False:
                 self._keeper.undo()
+        return None
 
     def _was_kept(self, kept: bool) -> None:
         """Note the result of waiting for the disk. What is not kept is removed at once: nobody may read it before the
@@ -184,8 +195,7 @@ class Turn:
 
     def _end(self, now: float) -> None:
         """Let the engine send its updates, then answer the clients, then write the log."""
-        engine, queries = self._engine, self._queries
-        settled = engine.end(now)
+        settled = self._engine.end(now)
         for one in self._reported:
             client, answers = one.client, [*map(_line, one.reports)]
             try:
@@ -200,7 +210,12 @@ class Turn:
             except Exception as error:  # noqa: BLE001 - likewise
                 self._failed(one.client, error)
         self._said.clear()
-        # After the answers above: a client that is given up is owed those too.
+        self._finish(settled)
+
+    def _finish(self, settled: Settled) -> None:
+        """Answer those who have waited, write the log, and ask for another turn if something is left."""
+        engine, queries = self._engine, self._queries
+        # After the answers of this turn: a client that is given up is owed those too.
         if settled.clients or settled.given_up or settled.pushes or self._given_up:
             self._settle(settled)
         try:
@@ -209,9 +224,11 @@ class Turn:
             self._log.end_turn()
         except Exception as error:  # noqa: BLE001 - queries are asked, and the next turn comes
             self._fault("the turn cannot be logged", error)
-        if queries:
+        asks = bool(queries)
+        if asks:
             queries.ask_some(self.client_said)
-        if settled.more or queries or self._given_up or (self._clients and not engine.full):
+            asks = bool(queries)
+        if asks or settled.more or self._given_up or (self._clients and not engine.full):
             self._wake()
 
     def _decide_again(self) -> None:
@@ -330,6 +347,32 @@ class Turn:
     def _fault(self, what: str, error: Exception) -> None:
         with contextlib.suppress(Exception):  # it may be the log that fails
             self._log.fault(what, error)
+
+    def _hear_one(self, now: float) -> Settled | None:
+        """Do what `_hear_clients` does, for one client. If it has sent one report, this takes the short way through the
+        turn: the same steps, without lists. Then return the results of the turn.
+        """
+        client = self._clients.popleft()
+        client.queued = False
+        try:
+            lines = client.take(self._sizes.client_lines, now)
+        except Exception as error:  # noqa: BLE001 - the neighbours are heard
+            self._failed(client, error)
+            return None
+        self._lately, self._lately_until = len(lines) + client.besides, now + _LATELY_SECONDS
+        reports, others = self._engine.rules.judge(lines, self.received)
+        if len(reports) == 1 and self._keeper is not None and not others and not client.owed:
+            settled = self._keeper.report(reports[0], now)
+            if settled is not None:
+                answer = reports[0].line
+                try:
+                    client.answer([answer])
+                except Exception as error:  # noqa: BLE001 - it is logged, and the turn goes on
+                    self._failed(client, error)
+                self._commands.report(client.label, cast("bytes", lines[0]), answer)
+                return settled
+        self._decide([Said(client, lines, reports, others)])
+        return None
 
     def _hear_clients(self, now: float) -> None:
         """Take lines from the clients, and let the engine decide about them."""

@@ -72,6 +72,9 @@ class Scripted:
             return Reply("whatsat", "answered", b"AT " + line, entry=Entry(b"AT " + line, 5))
         return Reply("other", "invalid", b"? " + line)
 
+    def report(self, report: Report, now: float) -> Settled | None:
+        return None
+
     def keep(self, done: Callable[[bool], None]) -> bool | None:
         self.called.append("keep")
         self.done = done

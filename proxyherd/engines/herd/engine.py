@@ -19,6 +19,7 @@ from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.follows.follow import FollowReply
 from proxyherd.core.follows.follows import Follows
 from proxyherd.core.link import CLOSED, Link
+from proxyherd.core.messages import Report
 from proxyherd.core.news import its_line
 from proxyherd.core.node import Node
 from proxyherd.core.notes import Note
@@ -231,6 +232,29 @@ class HerdEngine:
         self._journal.sync(synced)
         return None
 
+    def report(self, report: Report, now: float) -> Settled | None:
+        """Store, keep and send a report that is all this turn has to decide, in the usual state of a server."""
+        node = self._node
+        if not self._can_wait or node.news or self._early or (news := node.store_alone(report)) is None:
+            return None
+        try:
+            kept = self._journal.append([*self._unkept, report.line])
+        except Exception:  # noqa: BLE001 - `keep` raises it again
+            kept = False
+        if not kept:
+            node.take_back(news)
+            return None
+        self._unkept.clear()
+        node.flood_alone(news, self._failed)
+        self._release(now)
+        settled = Settled(notes=node.take_notes())
+        if self.areas.used or self.follows.used:
+            self._serve_areas(settled, now)
+        if self._later is not None:
+            self._later.settled()
+        settled.more = self._more or bool(self._peers)
+        return settled
+
     def undo(self) -> None:
         """Remove this turn's reports, which could not be kept, and take no more in this turn."""
         self._node.undo()
@@ -251,13 +275,8 @@ class HerdEngine:
         settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
-        if self.areas.used:
-            self.areas.run(settled, now, stops=self._stops)
-            self._can_wait = self._can_wait and not self.areas  # what is in an answer is kept before
-            self._more = self._more or self.areas.has_work
-        if self.follows.used:
-            self.follows.run(settled, now)
-            self._more = self._more or self.follows.has_work
+        if self.areas.used or self.follows.used:
+            self._serve_areas(settled, now)
         if self._settles or node.has_urgent_notes:
             settled.notes = node.take_notes()
         if self._unkept or node.notes:
@@ -270,6 +289,16 @@ class HerdEngine:
             self._can_wait = node.caught_up and not (self._journal.always or self._stops or self.areas)
         settled.more = self.more
         return settled
+
+    def _serve_areas(self, settled: Settled, now: float) -> None:
+        """Do a slice of the searches, and gather what followers are to be told."""
+        if self.areas.used:
+            self.areas.run(settled, now, stops=self._stops)
+            self._can_wait = self._can_wait and not self.areas  # what is in an answer is kept before
+            self._more = self._more or self.areas.has_work
+        if self.follows.used:
+            self.follows.run(settled, now)
+            self._more = self._more or self.follows.has_work
 
     def _let_settle(self) -> None:
         """Ask for a call of `settle` soon, or for a turn if nothing may wait."""

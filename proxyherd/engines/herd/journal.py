@@ -138,13 +138,13 @@ class Journal:
         self._inode = 0
         self._size = 0
         self._broken = True  # whether the present segment takes no more records
-        self._appended: int  # bytes in segments that no snapshot replaces yet
+        self._appended_before: int  # bytes in earlier segments that no snapshot replaces yet
         self._snapshot_bytes: int
         self._to_sync: list[int] = []  # descriptors of earlier segments that are not synced yet
         self.found: dict[str, tuple[int, int]] = {}  # the files that `start` found: inode and bytes of each
         self.failing = ""  # why the table on disk is not whole; empty if it is
         self.unsynced = False
-        self.bytes_written = 0
+        self._written_before = 0  # bytes, to earlier segments
         self.failures = 0
 
     def start(self) -> None:
@@ -164,7 +164,9 @@ class Journal:
         self._to_replay = [*self._old]
         self._files = {path: inode_and_size(path) for path in self._old}
         self.found = {path.name: one for path, one in self._files.items()}
-        self._appended = sum(size for path, (_, size) in self._files.items() if path.suffix == ".segment")
+        self._appended_before = sum(
+            size for path, (_, size) in self._files.items() if path.suffix == ".segment"
+        )
         self._snapshot_bytes = sum(
             size for path, (_, size) in self._files.items() if path.suffix == ".snapshot"
         )
@@ -177,7 +179,7 @@ class Journal:
     @property
     def bytes_found(self) -> int:
         """The bytes in the files that `start` found; valid until something is appended."""
-        return self._appended + self._snapshot_bytes
+        return self._appended_before + self._size + self._snapshot_bytes
 
     def replay(self) -> Iterator[list[bytes] | Finding]:
         """Yield the lines of every file that `start` found, in batches, and a Finding after each file.
@@ -217,7 +219,7 @@ class Journal:
         except OSError as error:
             self._kept |= dict.fromkeys(self._old, _OUTDATED)
             self.fail(error)
-        self._snapshot_bytes, self._appended = 0, self._size
+        self._snapshot_bytes = self._appended_before = 0
 
     @property
     def set_aside_at(self) -> int:
@@ -230,6 +232,11 @@ class Journal:
     def _list_outdated(self) -> list[Path]:
         return [*self._folder.glob(f"*{_OUTDATED}")]
 
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of all records that were appended since the start."""
+        return self._written_before + self._size
+
     # Appending. ----------------------------------------------------------------------------------------------
 
     def append(self, lines: Sequence[bytes]) -> bool:
@@ -238,15 +245,15 @@ class Journal:
             return False
         data = spell_records(lines)
         try:
-            write_all(self._fd, data)
+            written = os.write(self._fd, data)
+            if written < len(data):
+                write_all(self._fd, data[written:])
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             self.fail(error)
             return False
         self._size += len(data)
-        self._appended += len(data)
-        self.bytes_written += len(data)
         self.unsynced = True
         return True
 
@@ -296,7 +303,7 @@ class Journal:
         """Whether a rewrite is due: there are too many files, or there is damage, or more was appended than
         `rewrite_bytes` and than half of the snapshot.
         """
-        much = self._appended > max(self._rewrite_bytes, self._snapshot_bytes // 2)
+        much = self._appended_before + self._size > max(self._rewrite_bytes, self._snapshot_bytes // 2)
         return much or bool(self._kept) or len(self._old) > _MOST_FILES
 
     def close(self) -> None:
@@ -333,7 +340,7 @@ class Journal:
         self._files = {rewrite.path: (rewrite.inode, rewrite.size)}
         self._rewrites = False
         self._snapshot_bytes = rewrite.size
-        self._appended = self._size
+        self._appended_before = 0
         if not self._broken:
             self.failing = ""
 
@@ -355,6 +362,8 @@ class Journal:
             self._to_sync.append(self._fd)
         elif self._fd is not None:
             os.close(self._fd)
+        self._appended_before += self._size
+        self._written_before += self._size
         self._fd, self._number, self._size, self._broken = fd, number, 0, False
         self._inode = os.fstat(fd).st_ino
         return True

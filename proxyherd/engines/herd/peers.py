@@ -241,6 +241,7 @@ class PeerConnection(asyncio.Protocol):
         """Done when the connection is gone. The result: whether its link was ever live."""
         self._peers = peers
         self._dial = dial
+        self._most_waiting = peers.limits.peer_queue_bytes
         self._transport: asyncio.Transport | None = None
         self._water = LowWater()  # while it is up, heartbeats don't wake the process
         self._only_beats = False  # whether what arrived last was a heartbeat
@@ -368,8 +369,7 @@ class PeerConnection(asyncio.Protocol):
             return
         if data := link.data_to_send(now):
             transport.write(data)
-            waiting = transport.get_write_buffer_size()
-            if waiting > self._peers.limits.peer_queue_bytes:
+            if (waiting := transport.get_write_buffer_size()) > self._most_waiting:
                 link.close(f"{waiting} bytes wait for it, more than peer_queue_bytes")
         if link.state is CLOSED:
             self._peers.node.closed(link)

@@ -67,6 +67,8 @@ class Rewrite:
 
 def spell_records(lines: Sequence[bytes]) -> bytes:
     """Return the records of these lines, each with LF."""
+    if len(lines) == 1:
+        return b"%08x %b\n" % (crc32(lines[0]), lines[0])
     fields: list[int | bytes] = [b""] * (2 * len(lines))
     fields[::2] = map(crc32, lines)
     fields[1::2] = lines

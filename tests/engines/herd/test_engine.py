@@ -6,6 +6,7 @@ journal, and where records may be missing until it has caught up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -27,6 +28,8 @@ from proxyherd.telemetry.observer import Observer
 OLD = b"AT Ann +0.100000000 kiwi +1+1 1000"
 NEW = b"AT Ann +0.100000000 kiwi +2+2 2000"
 ASK = b"WHATSAT kiwi 0 0"
+PLUM = b"AT Ann +0.000000000 plum +1+1 5"
+"""A report received at `CLOCK`."""
 
 
 class Server:
@@ -567,9 +570,137 @@ def test_a_few_updates_are_learned_and_passed_on_without_a_turn_and_kept_and_tol
     assert server.noted == [
         Heard("Abe", [b"kiwi", b"plum"], 2, CLOCK - messages.received(OLD)),
         Heard("Amy", [b"kiwi"], 1, CLOCK - messages.received(NEW)),
-        Flooded(["Abe"], [b"kiwi"]),
-        Flooded(["Amy"], [b"kiwi", b"plum"]),
+        Flooded(("Abe",), [b"kiwi"]),
+        Flooded(("Amy",), [b"kiwi", b"plum"]),
     ]
+
+
+# A report that is all a turn has to do takes a short way. ----------------------------------------------------------
+
+
+def no_list(*_: object) -> None:
+    raise AssertionError("a report alone takes the long way")
+
+
+def test_a_report_alone_is_kept_then_told_to_neighbours_then_answered_without_lists(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    client, happened = server.client(), list[str]()
+    for it, name in ((server.journal, "append"), (left, "release"), (right, "release"), (client, "answer")):
+        monkeypatch.setattr(it, name, noting(getattr(it, name), name, happened))
+    monkeypatch.setattr(server.engine, "decide", no_list)
+    noted: list[Note] = []
+    observer.note = noted.extend  # type: ignore[method-assign,assignment]
+    client.send(b"IAMAT plum +1+1 5")
+    assert server.turns.rest() == 1
+    assert happened == ["append", "release", "release", "answer"]
+    assert server.journal.appended == left.told == right.told == client.answers == [PLUM]
+    assert noted == [Flooded(("Abe", "Amy"), [b"plum"])]
+    left.tell(PLUM)  # comes back
+    assert server.turns.rest() == 0
+    assert right.told == [PLUM]
+
+
+def noting(function: Callable[..., object], name: str, happened: list[str]) -> Callable[..., object]:
+    """Return the same function, which notes that it is called."""
+
+    def noted(*args: object) -> object:
+        happened.append(name)
+        return function(*args)
+
+    return noted
+
+
+def test_a_report_alone_is_kept_behind_the_updates_that_wait_and_nothing_waits_any_more(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    server.turns.rest()
+    monkeypatch.setattr(server.engine, "decide", no_list)
+    for moment in (b"5", b"6"):
+        server.client(b"IAMAT plum +1+1 %b" % moment)
+        server.turns.rest()
+    assert [line.split()[3:] for line in server.journal.appended] == [
+        [b"kiwi", b"+1+1", b"1000"],
+        [b"plum", b"+1+1", b"5"],
+        [b"plum", b"+1+1", b"6"],
+    ]
+    assert right.told == server.journal.appended
+    assert server.settles == 0
+    server.pass_time()
+    assert server.journal.appends == 2
+
+
+def test_a_report_alone_goes_with_what_was_learned_before_it_in_its_turn(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    left.tell(OLD)
+    client = server.client(b"IAMAT plum +1+1 5")
+    server.turns.one()
+    assert right.told == [OLD, *client.answers]
+    assert left.told == client.answers
+    assert server.journal.appended == right.told
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_report_alone_that_cannot_be_kept_is_refused_and_nobody_is_told(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    first = server.client(b"IAMAT plum +1+1 4")
+    server.turns.rest()
+    left.told.clear()
+
+    def append(_: list[bytes]) -> bool:
+        if raises:
+            raise ZeroDivisionError
+        return False
+
+    monkeypatch.setattr(server.journal, "append", append)
+    client = server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    assert client.answers == [b"? IAMAT plum +1+1 5"]
+    assert left.told == []
+    assert [entry.line for _, entry in server.node.table] == first.answers
+    assert server.node.news == []
+
+
+def test_a_report_alone_that_is_not_later_is_answered_as_stale(observer: Observer) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    for moment in (b"5", b"5", b"4"):
+        client = server.client(b"IAMAT plum +1+1 %b" % moment)
+        server.turns.rest()
+        assert client.answers[0].endswith(b" plum +1+1 %b" % moment)
+    assert left.told == server.journal.appended == [PLUM]
+
+
+def test_a_neighbour_that_fails_costs_no_report_its_answer_nor_the_other_its_update(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    left, right = server.neighbours()
+    failed: list[Exception] = []
+
+    def fail(error: Exception) -> None:
+        failed.append(error)
+        left.link.close("")
+        server.node.closed(left.link)
+
+    def stumble(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(left, "fail", fail)
+    monkeypatch.setattr(left.link, "send_updates", stumble)
+    client = server.client(b"IAMAT plum +1+1 5")
+    server.turns.rest()
+    assert len(failed) == 1
+    assert client.answers == right.told == [PLUM]
 
 
 def test_what_was_learned_without_a_turn_goes_with_a_turn_that_comes_first(observer: Observer) -> None:
@@ -696,11 +827,11 @@ def test_what_fails_for_one_peer_without_a_turn_ends_that_peer(
     monkeypatch.setattr(left, "fail", failed.append)
     error = RuntimeError()
 
-    def learn(*_: object, **__: object) -> None:
+    def admit(_: object) -> None:
         raise error
 
     with monkeypatch.context() as broken:
-        broken.setattr(server.node, "_learn", learn)
+        broken.setattr(server.node, "_admit", admit)
         left.tell(OLD)
     assert failed == [error]
     right.tell(NEW)

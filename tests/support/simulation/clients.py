@@ -305,6 +305,9 @@ class SimulatedLog:
         self._server = server
         self.commands = self
 
+    def report(self, client: bytes, line: bytes, answer: bytes) -> None:
+        self._command(client.decode(), line, "stored", answer)
+
     def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
         for line, answer in zip(lines, answers, strict=True):
             self._command(client.decode(), line, "stored", answer)

@@ -11,11 +11,12 @@ from msgspec.structs import replace
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.contact import Contact
-from proxyherd.core.engine import Said
+from proxyherd.core.engine import Said, Settled
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS, Entry, Forget, Whatsat, received
+from proxyherd.core.news import News
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged
@@ -115,6 +116,9 @@ class WatchedNode(Node):
             table.server.laws.erasures.forgot(table.server, judged, tombstone.until)
         return reply
 
+    def take_back(self, news: News) -> None:
+        self.table.undo(lambda: super(WatchedNode, self).take_back(news), {news.line})
+
     def look_up(self, question: Whatsat, line: bytes) -> Reply:
         reply = super().look_up(question, line)
         if (held := reply.entry) is not None:
@@ -182,20 +186,20 @@ class WatchedEngine(HerdEngine):
                     assert isinstance(line, bytes)
                     server.laws.decided(server, line, reply.outcome)
 
+    def report(self, report: Report, now: float) -> Settled | None:
+        server = self._server
+        settled = super().report(report, now)
+        if settled is not None and server.refuses:
+            server.world.broken(f"{server.name} stores {report}, and cannot keep it")
+        return settled
+
     def undo(self) -> None:
-        server, table = self._server, self._server.table
-        for news in server.node.news:
-            if news.source is None:
-                del table.own[news.line]
+        server = self._server
         reported = {news.line for news in server.node.news if news.source is None}
-        table.undoing = True
-        super().undo()
-        table.undoing = False
+        server.table.undo(super().undo, reported)
         server.refuses = True
         for line in reported:
             server.laws.took_back(server, line)
-        if any(entry.line in reported for _, entry in table) or table.tombstones_held != table.gone_until:
-            server.world.broken(f"{server.name} keeps a report or an erasure that it refuses")
 
 
 class Server:

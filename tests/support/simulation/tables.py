@@ -58,6 +58,16 @@ class WatchedTable(Table):
             self.own[entry.line] = self.server.live_ends
         return held
 
+    def undo(self, undo: Callable[[], None], reported: set[bytes]) -> None:
+        """Let these lines be taken back, which could not be kept."""
+        for line in reported:
+            del self.own[line]
+        self.undoing = True
+        undo()
+        self.undoing = False
+        if any(entry.line in reported for _, entry in self) or self.tombstones_held != self.gone_until:
+            self.server.world.broken(f"{self.server.name} keeps a report or an erasure that it refuses")
+
     def remove(self, client: bytes, leaf: int) -> None:
         assert self.undoing or self._erasing or self.doubting
         super().remove(client, leaf)
