@@ -110,8 +110,8 @@ class FollowedServer:
         self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
         self.reporter = Pipeliner(self.turn, [], "reporter")
 
-    def follower(self) -> FollowingClient:
-        return FollowingClient(self.turn)
+    def follower(self, name: str = "follower") -> FollowingClient:
+        return FollowingClient(self.turn, name)
 
     def say(self, *lines: Line) -> None:
         """Let a client say these lines, in one turn, and wait until all is done."""

@@ -39,9 +39,10 @@ class Unfollow(Struct, frozen=True, eq=False):
 
 
 class FollowReply(Reply):
-    """The result of a Follow. The outcome is `following`; `refused`, and then `text` says which limit of the connection
-    would be exceeded, and is empty if the server has no room; or `invalid`, and then it says what is wrong. `complete`: whether the server is ready: what the snapshot has is all.
-    `is_taken`: it is invalid because the connection has another follow of this name.
+    """The result of a Follow. The outcome is `following`; `refused`, and then `text` says which limit of the connection would
+    be exceeded, and is empty if the server has no room for it; or `invalid`, and then it says what is wrong. `complete`:
+    whether the server is ready: what the snapshot has is all. `is_taken`: it is invalid because the connection has another
+    follow of this name.
     """
 
     complete: bool = False

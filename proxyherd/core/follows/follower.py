@@ -30,9 +30,6 @@ MOST_CLIENTS: Final = 1_000
 MOST_AREAS: Final = 16
 """Areas that a follower may follow."""
 
-MOST_AREA_POSITIONS: Final = 4_000
-"""Positions that describe all areas of a follower."""
-
 _Key: TypeAlias = tuple[bytes, bytes]
 """The name of a follow of an area, or nothing, and a client; or the name of a follow, and what is no client's ID."""
 
@@ -72,7 +69,7 @@ class Follower:
         "is_closed",
         "named",
         "outbox",
-        "positions",
+        "payer",
         "pushed",
         "send",
     )
@@ -86,8 +83,8 @@ class Follower:
         self.clients: dict[bytes, frozenset[bytes]] = {}  # by their IDs, the names of the follows of each
         self.named: dict[bytes, set[bytes]] = {}  # by the names of follows, their clients
         self.areas: dict[bytes, object] = {}  # likewise, what follows an area
-        self.positions = 0  # that describe all of these areas
-        self.inside = 0  # clients in them
+        self.payer = ""  # whose these areas are, perhaps with those of other connections; "": nobody's
+        self.inside = 0  # clients in all of these areas
         self.is_closed = False
         self.form = ""
         self.send: Callable[[bytes], object] | None = None

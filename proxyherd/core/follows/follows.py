@@ -20,7 +20,7 @@ from proxyherd.core.follows.event import Event, EventKind
 from proxyherd.core.follows.follow import Follow, FollowReply, Unfollow
 from proxyherd.core.follows.followed_areas import FollowedArea, FollowedAreas
 from proxyherd.core.follows.followed_clients import FollowedClients
-from proxyherd.core.follows.follower import MOST_AREA_POSITIONS, MOST_AREAS, MOST_CLIENTS, Follower
+from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS, Follower
 from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.messages import Entry
 from proxyherd.core.node import Node
@@ -32,6 +32,9 @@ _CHECKED: Final = 4
 
 MOST_POSITIONS_ON_A_SERVER: Final = 100_000
 """Positions that describe all areas that are followed on one server: 100 MB at most, if all are large polygons."""
+
+MOST_POSITIONS_OF_ONE: Final = MOST_POSITIONS_ON_A_SERVER // 4
+"""Those of all areas that one who asks follows, over all connections."""
 
 _Check: TypeAlias = tuple[Iterator[None], Client | None, Follow, FollowReply]
 
@@ -49,6 +52,7 @@ class Follows:
         self._followed = FollowedClients(self._due)
         self._fences = FollowedAreas(self._due)
         self._positions = 0  # of all areas, also of those that are still checked
+        self._positions_of = Counter[str]()  # likewise, of each who follows some
         self._snapshots = Snapshots(node, self._followed, self._fences)
         self._asked: list[tuple[Client | None, Follow | Unfollow, FollowReply]] = []  # since the last turn
         self._checks: deque[_Check] = deque()
@@ -155,6 +159,8 @@ class Follows:
 
     def _follow(self, client: Client | None, follow: Follow, reply: FollowReply) -> None:
         follower, name = follow.follower, follow.name
+        if client is not None and not follower.areas:  # it counts for the same as long as it has any
+            follower.payer = client.payer
         if name in follower.areas or (follow.area is not None and name in follower.named):
             reply.is_taken = True
             self._refuse(reply, "invalid", "another follow of this connection has this ID")
@@ -162,10 +168,7 @@ class Follows:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_CLIENTS:,} clients")
         elif follow.area is not None and len(follower.areas) >= MOST_AREAS:
             self._refuse(reply, "refused", f"a connection follows at most {MOST_AREAS} areas")
-        elif follow.area is not None and follower.positions + follow.area.positions > MOST_AREA_POSITIONS:
-            text = f"the areas that a connection follows have at most {MOST_AREA_POSITIONS:,} positions"
-            self._refuse(reply, "refused", text)
-        elif follow.area is not None and self._positions + follow.area.positions > MOST_POSITIONS_ON_A_SERVER:
+        elif follow.area is not None and not self._has_room(follower, follow.area.positions):
             self._refuse(reply, "refused", "")
         elif follow.area is None:
             self._enlist(follower)
@@ -179,8 +182,19 @@ class Follows:
         else:
             self._enlist(follower)
             follower.areas[name] = follow
-            self._count_positions(follower, follow.area.positions)
+            self._count(follower, follow.area.positions)
             self._checks.append((follow.area.check(), client, follow, reply))
+
+    def _has_room(self, follower: Follower, positions: int) -> bool:
+        """Whether one more area may be followed. Nobody has more than a share of all, over all connections."""
+        of_payer = self._positions_of[follower.payer] + positions if follower.payer else 0
+        return self._positions + positions <= MOST_POSITIONS_ON_A_SERVER and of_payer <= MOST_POSITIONS_OF_ONE
+
+    def _count(self, follower: Follower, positions: int) -> None:
+        self._positions += positions
+        self._positions_of[follower.payer] += positions
+        if not self._positions_of[follower.payer]:
+            del self._positions_of[follower.payer]
 
     def _enlist(self, follower: Follower) -> None:
         self._followers[follower] = None
@@ -259,13 +273,9 @@ class Follows:
         one = follower.areas.pop(name)
         assert isinstance(one, (Follow, FollowedArea))
         assert one.area is not None
-        self._count_positions(follower, -one.area.positions)
+        self._count(follower, -one.area.positions)
         if isinstance(one, FollowedArea):
             self._fences.remove(one)
-
-    def _count_positions(self, follower: Follower, more: int) -> None:
-        follower.positions += more
-        self._positions += more
 
     def _end_full(self) -> None:
         """End the follows of areas in which there are too many clients."""

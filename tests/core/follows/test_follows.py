@@ -8,8 +8,8 @@ import pytest
 from following import FollowedServer, FollowingClient
 
 from proxyherd.core.follows import followed_areas, follows, snapshots
-from proxyherd.core.follows.follow import FollowReply
-from proxyherd.core.follows.follower import MOST_AREA_POSITIONS, MOST_AREAS, MOST_CLIENTS
+from proxyherd.core.follows.follow import Follow, FollowReply
+from proxyherd.core.follows.follower import MOST_AREAS, MOST_CLIENTS
 from proxyherd.core.messages import received
 from proxyherd.core.spatial.areas import Area, Box, Circle
 from proxyherd.core.spatial.polygons import Polygon
@@ -466,32 +466,42 @@ def test_limits_are_told(server: FollowedServer, follower: FollowingClient) -> N
     )
 
 
-def test_positions_of_the_areas_of_a_connection_are_limited_until_areas_end(
-    server: FollowedServer, follower: FollowingClient
+def test_nobody_follows_more_than_a_share_of_all_positions_over_all_connections(
+    server: FollowedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    west = [(0.0, latitude / 10) for latitude in range(498)]
-    polygon = Polygon([[[*west, (2.0, 49.7), (2.0, 0.0), west[0]]]])
-    for number in range(MOST_AREA_POSITIONS // polygon.positions + 1):
-        follower.follow(name=b"%d" % number, area=polygon)
+    monkeypatch.setattr(follows, "MOST_POSITIONS_OF_ONE", 3)
+    one, again, other = (server.follower(name) for name in ("eve", "eve", "bob"))
+    for name, follower in ((b"1", one), (b"2", one), (b"1", again), (b"2", again), (b"1", other)):
+        follower.follow(name=name, area=TOWN)
+    viewer = server.follower()  # of the status page, which counts for nobody
+    for number in range(4):
+        server.engine.follows.begin(Follow(viewer.follower, b"%d" % number, area=TOWN))
     rest(server)
-    assert [reply.outcome for reply in follower.replies] == ["following"] * 7 + ["refused"]
-    assert isinstance(follower.reply, FollowReply)
-    assert (follower.reply.text, follower.reply.refusal) == (
-        "the areas that a connection follows have at most 4,000 positions",
-        "full",
-    )
-    other = server.follower()
-    other.follow(area=polygon)
-    follower.unfollow(b"1")
-    follower.follow(name=b"1", area=polygon)
+    assert len(viewer.follower.areas) == 4
+    outcomes = [[reply.outcome for reply in follower.replies] for follower in (one, again, other)]
+    assert outcomes == [["following"] * 2, ["following", "refused"], ["following"]]
+    assert (again.reply.refusal, again.reply.text) == ("full", "")  # no limit of this connection
+    one.unfollow(b"1")
     rest(server)
-    assert [other.reply.outcome, follower.reply.outcome] == ["following", "following"]
+    again.follow(name=b"2", area=TOWN)
+    rest(server)
+    one.follow(name=b"1", area=TOWN)
+    rest(server)
+    assert [again.reply.outcome, one.reply.outcome] == ["following", "refused"]
+    one.follower.close()
+    again.follow(name=b"3", area=TOWN)
+    rest(server)
+    assert again.reply.outcome == "following"
+    for follower in (again, other, viewer):
+        follower.follower.close()
+    assert (server.engine.follows._positions, server.engine.follows._positions_of) == (0, {})
 
 
 def test_positions_of_all_areas_on_a_server_are_limited_until_areas_end(
     server: FollowedServer, follower: FollowingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follows, "MOST_POSITIONS_ON_A_SERVER", 8)
+    monkeypatch.setattr(follows, "MOST_POSITIONS_OF_ONE", 8)
     monkeypatch.setattr(followed_areas, "MOST_INSIDE", 0)
     square = Polygon([[[(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0), (0.0, 0.0)]]])
     crossing = Polygon([[[(0.0, 0.0), (2.0, 2.0), (2.0, 0.0), (0.0, 2.0), (0.0, 0.0)]]])
