@@ -162,19 +162,18 @@ def postponing(line: bytes) -> ClientCommand[bytes]:
 
 def test_what_is_postponed_goes_to_the_next_connection_when_the_rest_is_answered() -> None:
     pipeline = Pipeline[int](3)
-    for number in range(6):
-        one = pipeline.add(postponing(b"%d" % number), number)
+    added = [pipeline.add(postponing(b"%d" % number), number) for number in range(6)]
     pipeline.data_to_send()
-    assert list(pipeline.receive_data(b"0\nlater\n")) == [(0, b"0\n")]
-    pipeline.give_up(one)
+    pipeline.give_up(added[0])
+    assert list(pipeline.receive_data(b"later\n1\n")) == [(1, b"1\n")]
     assert pipeline.data_to_send() == []  # the server is to be left
     with pytest.raises(Postponed, match="not now"):
         assert list(pipeline.receive_data(b"later\n")) == []
+    pipeline.give_up(added[5])
     assert pipeline.is_wanted
     assert pipeline.connection_lost() == []
-    assert pipeline.data_to_send() == [b"3\n", b"4\n", b"1\n"]
-    assert [answer for _, answer in pipeline.receive_data(b"3\n4\n1\n")] == [b"3\n", b"4\n", b"1\n"]
-    assert pipeline.data_to_send() == [b"2\n"]
+    assert pipeline.data_to_send() == [b"3\n", b"4\n", b"2\n"]
+    assert [answer for _, answer in pipeline.receive_data(b"3\n4\n2\n")] == [b"3\n", b"4\n", b"2\n"]
 
 
 @pytest.mark.parametrize("endless", [b"AT Ann", b"? x", b"AT Ann\n{\n"], ids=["no line", "a copy", "places"])
