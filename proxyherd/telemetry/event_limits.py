@@ -31,7 +31,7 @@ class EventLog(FilteringBoundLogger, Protocol):
     """The bound logger of a server."""
 
     def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
-        """Log frequent events, of level info, in one call."""
+        """Log frequent events, of level info, in one call. The caller has to flush the log's file."""
 
 
 class Events:

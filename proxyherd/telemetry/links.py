@@ -194,12 +194,8 @@ class LinkObserver:
             self._failures.labels(neighbour)
 
     def note(self, note: Note) -> None:
-        """Note an event of the core."""
+        """Note an event of the core that is neither of the frequent ones, `flooded` and `heard`."""
         match note:
-            case Heard():  # the frequent ones first, and not taken apart by the pattern: that costs more
-                self._heard(note)
-            case Flooded():
-                self._flooded(note)
             case CaughtUp(neighbour, lines, news, seconds):
                 self._becomes(neighbour, "live")
                 self.mended.labels(neighbour).set(news)
@@ -260,7 +256,8 @@ class LinkObserver:
             self.other_keys.discard(neighbour)
             self._events.lift_limits(neighbour, "peer_key_differs")
 
-    def _flooded(self, note: Flooded) -> None:
+    def flooded(self, note: Flooded) -> None:
+        """Note that updates were sent."""
         went = self._went.get(note.neighbours) or self._first(note.neighbours)
         clients = note.clients
         updates = len(clients)
@@ -278,12 +275,14 @@ class LinkObserver:
         went = self._went[neighbours] = _Went([*map(str.encode, neighbours)])
         return went
 
-    def _heard(self, note: Heard) -> None:
+    def heard(self, note: Heard) -> None:
+        """Note that updates came."""
         clients, news, came = note.clients, note.news, self._came[note.neighbour]
         updates = len(clients)
         came.batches += 1
         came.updates += updates
-        came.news += news
+        if news:
+            came.news += news
         if note.late is not None:
             self._propagation.observe(max(0, note.late) / NANOSECONDS)
         if self._recent.wanted:

@@ -46,12 +46,12 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self.lines: list[bytes] = []  # wait to be written
+        self.lines: list[bytes] = []  # wait to be written; who adds some here has to flush
+        self._is_asked = False  # for a flush
         self._gathered = 0
         self._most = -1
         self._torn: bool
         self._later: Callable[[Callable[[], None]], object] | None = None
-        self.flush_follows = False  # set by a caller that flushes after it has logged: no flush is asked for
         self.bytes_written = 0
         self._take(self._open(path))
         self.lines_lost = 0
@@ -63,13 +63,10 @@ class LogFile:
 
     def write(self, line: bytes) -> None:
         """Add a line, without LF. The next flush writes it, which is soon."""
-        lines = self.lines
-        if self.flush_follows:
-            lines.append(line)
-            return
-        if not lines and self._later is not None:
+        if self._later is not None and not self._is_asked:
+            self._is_asked = True
             self._later(self.flush)
-        lines.append(line)
+        self.lines.append(line)
         self._gathered += len(line)
         if self._gathered > self._most:
             self.flush()
@@ -80,6 +77,7 @@ class LogFile:
     def flush(self) -> None:
         """Write the lines that have gathered."""
         lines = self.lines
+        self._is_asked = False
         if not lines:
             return
         lines.append(b"")
@@ -287,11 +285,11 @@ def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int)
 
     class Logger(filtering):  # type: ignore[misc]  # it is made while the program runs
         """Has a short way for frequent events. Structlog's own takes several times the steps: it is for many processors,
-        which may return several types.
+        which may return several types. The caller has to flush the file.
         """
 
         def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
-            self._logger.info(render.frequent(said))
+            file.lines.append(render.frequent(said))
 
     logger = structlog.wrap_logger(file, processors=[render], wrapper_class=Logger)
     return cast("EventLog", logger.bind())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from proxyherd.core.notes import Note
+from proxyherd.core.notes import Flooded, Heard, Note
 from proxyherd.telemetry.cluster import ClusterObserver
 from proxyherd.telemetry.commands import CommandObserver
 from proxyherd.telemetry.connections import ConnectionObserver
@@ -66,9 +66,15 @@ class Observer:
     def note(self, notes: Iterable[Note]) -> None:
         """Note an event of the core."""
         self.commands.tell_reports()
+        links = self.links
         for note in notes:
             try:
-                self.links.note(note)
+                if type(note) is Heard:  # the frequent ones first
+                    links.heard(note)
+                elif type(note) is Flooded:
+                    links.flooded(note)
+                else:
+                    links.note(note)
             except Exception as error:  # noqa: BLE001 - the other notes are told
                 self.fault("a note of the core cannot be told", error)
         if self.erasures.removed:
@@ -76,12 +82,10 @@ class Observer:
 
     def end_turn(self) -> None:
         """Write the turn's log lines."""
-        self._file.flush_follows = True
         try:
             self.commands.tell_reports()
             self._events.tell()
         finally:
-            self._file.flush_follows = False
             self._file.flush()
 
     def open_web(self) -> None:

@@ -544,6 +544,7 @@ def test_a_dial_whose_time_is_up_just_as_it_connects_leaves_nothing_behind(runne
             add_link=said.append,
             remove_link=said.remove,
             peer_said=lambda one: one.heard(),
+            hear_few=lambda *_: False,
             wake=lambda: None,
         )
         closed: list[Any] = []

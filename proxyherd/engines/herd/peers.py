@@ -241,6 +241,7 @@ class PeerConnection(asyncio.Protocol):
         """Done when the connection is gone. The result: whether its link was ever live."""
         self._peers = peers
         self._dial = dial
+        self._time, self._hear_few = peers.loop.time, peers.engine.hear_few
         self._most_waiting = peers.limits.peer_queue_bytes
         self._transport: asyncio.Transport | None = None
         self._water = LowWater()  # while it is up, heartbeats don't wake the process
@@ -282,11 +283,11 @@ class PeerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what arrived. A turn handles it, unless it is little."""
-        now = self._peers.loop.time()
+        now = self._time()
         self._only_beats = data == BEAT
         if self._water.is_up and data.replace(BEAT, b""):
             self._water.drop()
-        if self._peers.engine.hear_few(self, data, now, time.time_ns()):
+        if self._hear_few(self, data, now, time.time_ns()):
             return
         self.link.receive_data(data, now)
         most = _READ_AHEAD + self._peers.terms.line_bytes
