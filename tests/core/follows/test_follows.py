@@ -509,7 +509,7 @@ def test_positions_of_all_areas_on_a_server_are_limited_until_areas_end(
 
     def refused(area: Area) -> bool:
         """Return whether somebody else cannot follow this area, who leaves at once."""
-        other = server.follower()
+        other = server.follower("other")
         other.follow(area=area)
         rest(server)
         other.follower.close()
