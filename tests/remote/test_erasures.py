@@ -43,9 +43,10 @@ def eraser(tmp_path: Path) -> erasures.Eraser:
 
 
 def play(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> list[str]:
-    """Let a server give these answers; return what it is asked, and when there is a pause."""
+    """Let a server give these answers; return what it is asked, and when there is a pause, which takes no time here."""
     asked: list[str] = []
     left = [*answers]
+    now = 0.0
 
     def request(_: HTTPConnection, method: str, target: str, **__: Any) -> None:
         asked.append(f"{method} {target}")
@@ -53,9 +54,15 @@ def play(monkeypatch: pytest.MonkeyPatch, *answers: Answer) -> list[str]:
     def respond(_: HTTPConnection) -> HTTPResponse:
         return left.pop(0) if len(left) > 1 else left[0]  # type: ignore[return-value]
 
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        asked.append("waits")
+
     monkeypatch.setattr(HTTPConnection, "request", request)
     monkeypatch.setattr(HTTPConnection, "getresponse", respond)
-    monkeypatch.setattr(time, "sleep", lambda _: asked.append("waits"))
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     return asked
 
 
