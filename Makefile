@@ -32,9 +32,10 @@ example: .venv/run.stamp
 
 # While you write: style, types, the pages, and all tests that start no process and are not marked as long; of the
 # simulated herds the first hundred. Workers take tests from one another: that costs less than groups, which none needs.
+# There is one more of them than processors, because some tests wait.
 IN_PROCESS := $(filter-out tests/system/ tests/project/ tests/support/ tests/mutation/ tests/fuzz/,$(wildcard tests/*/))
 check: lint
-	@$(BIN)/pytest -q -m 'not long' -n logical --dist worksteal $(IN_PROCESS) $(addprefix tests/project/test_,docs.py floors.py layout.py names.py) $(PYTEST_ARGS)
+	@$(BIN)/pytest -q -m 'not long' -n $$(($$(nproc) + 1)) --dist worksteal $(IN_PROCESS) $(addprefix tests/project/test_,docs.py floors.py layout.py names.py) $(PYTEST_ARGS)
 
 # Else each worker compiles all tests, and each program that they start what it imports: a minute of processor time.
 check test: export PYTHONDONTWRITEBYTECODE =

@@ -266,6 +266,7 @@ def test_four_thousand_circles_on_the_real_earth_hold_what_brute_force_finds(ear
     assert sum(size > 5 for size in sizes) > 120
 
 
+@pytest.mark.long
 def test_a_place_is_found_within_a_metre_of_where_it_is_whoever_else_is_there(earth: File) -> None:
     there: dict[tuple[float, float], set[int]] = {}
     for *where, _, number in real_places():
