@@ -105,7 +105,7 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 def _fail_if_it_may_not_start_processes(event: str, _: tuple[Any, ...]) -> None:
-    if event in STARTS_OF_PROCESSES and _runs:
+    if _runs and event in STARTS_OF_PROCESSES:  # neither is there while the interpreter ends
         folder = _folder(_runs[0])
         if folder not in MAY_START_PROCESSES:
             pytest.fail(f"A test in tests/{folder} starts no process: move it to tests/system")
