@@ -14,8 +14,8 @@ client:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count, repeat
+from collections.abc import Iterable, Sequence
+from itertools import chain, count, repeat
 from typing import Any, Final, TypeAlias
 
 from proxyherd.config.schema import Limits
@@ -98,6 +98,28 @@ class Rules:
         judged: list[Any] = [*map(judge, lines, reports, repeat(takes_reports), self._forms)]
         first = next((at for at, one in enumerate(judged) if type(one) is not Report), len(judged))
         return judged[:first], judged[first:]
+
+    def judge_each(
+        self, taken: Sequence[list[Line]], at: int
+    ) -> tuple[Iterable[list[Report]], Iterable[list[Judged]]]:
+        """Judge the lines of several clients; return the two lists of each. One line of each, which all are reports, are the
+        usual case, and are judged together.
+        """
+        lines = [*chain.from_iterable(taken)]
+        if len(lines) == len(taken) == [*map(len, taken)].count(1) and {*map(type, lines)} <= _LINES:
+            whole: Any = lines
+            reports: list[Any] = [
+                *map(parse_report, whole, self._names, repeat(at), self._forms, self._leads)
+            ]
+            if self._takes_reports and None not in reports:
+                return [[report] for report in reports], repeat([])
+            each = [*map(_judge_line, whole, reports, repeat(self._takes_reports), self._forms)]
+            return (
+                [[one] if type(one) is Report else [] for one in each],
+                [[one] if type(one) is not Report else [] for one in each],
+            )
+        judged = [self.judge(own, at) for own in taken]
+        return [own for own, _ in judged], [others for _, others in judged]
 
     def latest_receipt(self) -> int:
         """Return the latest time at which another server may have received a report."""

@@ -48,8 +48,8 @@ class CommandLog(Protocol):
     def report(self, client: bytes, line: bytes, answer: bytes) -> None:
         """Log the stored report of a turn that has no other command. A client is named by its label."""
 
-    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
-        """Log a client's stored reports, and their answers."""
+    def reports(self, clients: Sequence[bytes], lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
+        """Log stored reports, each with its client's label and its answer."""
 
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Log other commands in a row of a client, which have the same outcome."""
@@ -196,14 +196,8 @@ class Turn:
     def _end(self, now: float) -> None:
         """Let the engine send its updates, then answer the clients, then write the log."""
         settled = self._engine.end(now)
-        for one in self._reported:
-            client, answers = one.client, [*map(_line, one.reports)]
-            try:
-                client.answer(answers)
-            except Exception as error:  # noqa: BLE001 - the others' answers leave
-                self._failed(client, error)
-            self._commands.reports(client.label, cast("list[bytes]", one.lines), answers)
-        self._reported.clear()
+        if self._reported:
+            self._answer_reports()
         for one in self._said:
             try:
                 self._answer(one)
@@ -211,6 +205,23 @@ class Turn:
                 self._failed(one.client, error)
         self._said.clear()
         self._finish(settled)
+
+    def _answer_reports(self) -> None:
+        """Answer the clients of whose lines all are stored reports."""
+        labels: list[bytes] = []
+        lines: list[Line] = []
+        answers: list[bytes] = []
+        for one in self._reported:
+            client, own = one.client, [*map(_line, one.reports)]
+            try:
+                client.answer(own)
+            except Exception as error:  # noqa: BLE001 - the others' answers leave
+                self._failed(client, error)
+            labels += [client.label] * len(own)
+            lines += one.lines
+            answers += own
+        self._reported.clear()
+        self._commands.reports(labels, cast("list[bytes]", lines), answers)
 
     def _finish(self, settled: Settled) -> None:
         """Answer those who have waited, write the log, and ask for another turn if something is left."""
@@ -327,9 +338,8 @@ class Turn:
             said = lines[at : at + len(alike)]
             at += len(alike)
             if outcome == "stored":
-                self._commands.reports(
-                    client.label, cast("Sequence[bytes]", said), [*map(_its_answer, alike)]
-                )
+                labels, answers = [client.label] * len(alike), [*map(_its_answer, alike)]
+                self._commands.reports(labels, cast("Sequence[bytes]", said), answers)
             else:
                 self._commands.alike(client.label, said, alike)
 
@@ -376,9 +386,9 @@ class Turn:
 
     def _hear_clients(self, now: float) -> None:
         """Take lines from the clients, and let the engine decide about them."""
-        judge, received, most = self._engine.rules.judge, self.received, self._sizes.client_lines
-        said: list[Said] = []
-        lines_left = self._sizes.turn_lines
+        clients: list[Client] = []
+        taken: list[list[Line]] = []
+        lines_left, most = self._sizes.turn_lines, self._sizes.client_lines
         for _ in range(len(self._clients)):
             if lines_left <= 0:
                 break
@@ -390,10 +400,11 @@ class Turn:
                 self._failed(client, error)
                 continue
             lines_left -= len(lines) + client.besides
-            reports, others = judge(lines, received)
-            said.append(Said(client, lines, reports, others))
+            clients.append(client)
+            taken.append(lines)
         self._lately, self._lately_until = self._sizes.turn_lines - lines_left, now + _LATELY_SECONDS
-        self._decide(said)
+        reports, others = self._engine.rules.judge_each(taken, self.received)
+        self._decide([*map(Said, clients, taken, reports, others)])
 
     def _decide(self, said: list[Said]) -> None:
         """Let the engine decide about these lines."""

@@ -1,7 +1,7 @@
 """Commands of clients: each is counted, and logged with its answer.
 
 Two kinds of commands are always logged: those that may have changed something, and those that told where a client is.
-The others are limited, and one line counts those that were left out. The stored reports of a turn are logged together.
+The others are limited, and one line counts those that were left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import compress
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Final, TypeAlias
 
 from proxyherd.core.area_queries import AreaReply
@@ -134,9 +134,7 @@ _REFUSED: Final = {"refused", "overlong"}
 _token = re.compile(rb"(/t/)[^\s/?#]+", re.IGNORECASE)
 """A token in the path of a request for the web port."""
 
-_Reports: TypeAlias = tuple[bytes, Sequence[bytes], list[bytes]]
-"""Stored reports of a client: its label, its lines, and the answers."""
-
+_is_by_lines = methodcaller("endswith", _BY_LINES)
 _at_line = attrgetter("entry.line")
 _its_entry = attrgetter("entry")
 _kind = attrgetter("kind")
@@ -215,53 +213,45 @@ class CommandObserver:
         self._frequent = events.frequent
         self._clock = events.clock
         self._recent = recent
-        self._stored: list[_Reports] = []  # in this turn, and not logged yet
         self._unchanging = CommandLimiter()
         self._refilled = self._told_left_out = self._clock()
 
-    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
-        """Note reports that were stored, and their answers. Call it in the turn in which the answers are sent.
-        `client`: its label.
+    def reports(self, clients: Sequence[bytes], lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
+        """Note reports that were stored, and of each its client's label and its answer. Call it in the turn in which the
+        answers are sent.
         """
-        if not client.endswith(_BY_LINES):
-            self._by_way[labelled_via(client), "stored"] += len(lines)
-        if lines:
-            self._stored.append((client, lines, answers))
+        count = len(lines)
+        if count < 2:
+            if lines:
+                self.report(clients[0], lines[0], answers[0])
+            return
+        if not all(map(_is_by_lines, clients)):
+            for client in {*clients}:
+                if not _is_by_lines(client):
+                    self._by_way[labelled_via(client), "stored"] += clients.count(client)
+        self._counts["iamat", "stored"] += count
+        columns = clients, [b"iamat"] * count, [b"stored"] * count, lines, answers
+        self._frequent(SeveralEvents(CommandEvent, columns))
+        if self._recent.wanted:
+            self._recent.reports(lines, answers)
 
     def report(self, client: bytes, line: bytes, answer: bytes) -> None:
         """Note a report that was stored, alone in its turn, and its answer. `client`: its label."""
-        if not client.endswith(_BY_LINES):
+        if not _is_by_lines(client):
             self._by_way[labelled_via(client), "stored"] += 1
         self._counts["iamat", "stored"] += 1
         self._frequent(CommandEvent(client, b"iamat", b"stored", line, answer))
         if self._recent.wanted:
             self._recent.reports([line], [answer])
 
-    def tell_reports(self) -> None:
-        """Log the stored reports that have gathered, in one call: a line for each."""
-        if not self._stored:
-            return
-        stored, self._stored = self._stored, []
-        client, lines, answers = stored[0]
-        if len(stored) == len(lines) == 1:
-            self._frequent(CommandEvent(client, b"iamat", b"stored", lines[0], answers[0]))
-        else:
-            clients, lines, answers = _columns_of_reports(stored)
-            kinds, outcomes = [b"iamat"] * len(lines), [b"stored"] * len(lines)
-            self._frequent(SeveralEvents(CommandEvent, (clients, kinds, outcomes, lines, answers)))
-        self._counts["iamat", "stored"] += len(lines)
-        if self._recent.wanted:
-            self._recent.reports(lines, answers)
-
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         """Note other commands in a row of one client, and their answers. All have the same outcome. Call it in the turn in
         which the answers are sent.
         """
-        self.tell_reports()
         if replies[0].outcome == "invalid" and _has_token(lines[-1]):  # nothing is read behind such a request
             lines, replies = [*map(_without_token, lines)], [*map(_tell_no_token, lines, replies)]
         outcome, kinds = replies[0].outcome, [*map(_kind, replies)]
-        if not client.endswith(_BY_LINES):
+        if not _is_by_lines(client):
             self._by_way[labelled_via(client), outcome] += len(replies)
         for kind in {*kinds}:
             self._counts[kind, outcome] += kinds.count(kind)
@@ -294,7 +284,6 @@ class CommandObserver:
 
     def settle(self) -> None:
         """Count the commands of the line protocol, before the metrics settle: those that came in no other way."""
-        self.tell_reports()
         others = [*self._by_way.items()]
         for (_, outcome), number in self._counts.items():
             self._by_way["lines", outcome] += number
@@ -358,18 +347,6 @@ def _events(
     if len(replies) < 2 or (replies[0].outcome == "answered" and None in map(_its_entry, replies)):
         return [_event(client, line, reply) for line, reply in zip(lines, replies, strict=True)]
     return [_columns(client, lines, replies)]
-
-
-def _columns_of_reports(stored: Sequence[_Reports]) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """Return the labels, the lines and the answers of all these reports."""
-    clients: list[bytes] = []
-    lines: list[bytes] = []
-    answers: list[bytes] = []
-    for client, own_lines, own_answers in stored:
-        clients += [client] * len(own_lines)
-        lines += own_lines
-        answers += own_answers
-    return clients, lines, answers
 
 
 def _columns(client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> SeveralEvents:

@@ -65,7 +65,6 @@ class Observer:
 
     def note(self, notes: Iterable[Note]) -> None:
         """Note an event of the core."""
-        self.commands.tell_reports()
         links = self.links
         for note in notes:
             try:
@@ -83,7 +82,6 @@ class Observer:
     def end_turn(self) -> None:
         """Write the turn's log lines."""
         try:
-            self.commands.tell_reports()
             self._events.tell()
         finally:
             self._file.flush()

@@ -185,7 +185,7 @@ def test_what_changed_nothing_is_logged_or_counted_and_what_may_have_changed_som
     for _ in range(7):
         for _ in range(1_000):
             if outcome == "stored":
-                observer.commands.reports(b"10.0.0.1:5", [b"x"], [b"y"])
+                observer.commands.reports([b"10.0.0.1:5"], [b"x"], [b"y"])
             else:
                 line = Overlong(b"x") if outcome == "overlong" else b""
                 observer.commands.alike(label("10.0.0.1:5", "lines"), [line], [Reply(kind, outcome, b"? ")])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxyherd.config.schema import Limits
-from proxyherd.core.framing import Overlong
-from proxyherd.core.messages import Entry, Report, Whatsat, parse_question
+from proxyherd.core.framing import Line, Overlong
+from proxyherd.core.messages import Entry, Forget, Report, Whatsat, parse_question
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Rules, find, not_stored, refuse
 from proxyherd.places.answers import no_results
@@ -74,7 +76,27 @@ def test_a_command_whose_id_is_too_long_is_refused_for_that_if_all_else_is_right
         assert judge([line, iamat()], 5 * SECOND) == ([], [reply, taken(after=1)])
 
 
-def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+LINES = st.sampled_from(
+    [iamat(), iamat("fig", "9"), b"WHATSAT kiwi 10 5", b"FOO", Overlong(b"IAMAT"), Forget(b"kiwi")]
+)
+
+
+@given(
+    taken=st.lists(st.lists(LINES, max_size=3), max_size=4)
+    | st.lists(LINES.map(lambda line: [line]), max_size=4),
+    takes_reports=st.booleans(),
+)
+def test_the_lines_of_several_clients_are_judged_as_those_of_each(
+    taken: list[list[Line]], takes_reports: bool
+) -> None:
+    it = rules()
+    it.begin(5 * SECOND, takes_reports=takes_reports)
+    reports, others = it.judge_each(taken, 5 * SECOND)
+    assert [*zip(reports, others, strict=False)] == [it.judge(own, 5 * SECOND) for own in taken]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch, one_by_one: bool) -> None:
     parsed: list[tuple[str, bytes]] = []
     for name in ("parse_report", "parse_question"):
         parse = getattr(__import__("proxyherd.core.rules", fromlist=[name]), name)
@@ -85,7 +107,10 @@ def test_each_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(f"proxyherd.core.rules.{name}", counting)
     lines = [iamat(), b"WHATSAT kiwi 10 5", b"FOO", iamat(time="1")]
-    rules().judge(lines, 5 * SECOND)
+    if one_by_one:
+        rules().judge_each([[line] for line in lines], 5 * SECOND)
+    else:
+        rules().judge(lines, 5 * SECOND)
     assert [line for name, line in parsed if name == "parse_report"] == lines
     assert [line for name, line in parsed if name == "parse_question"] == lines[1:3]
 

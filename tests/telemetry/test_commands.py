@@ -149,7 +149,7 @@ def searched(kind: AreaKind) -> Scenario:
 def reports(count: int, via: str = VIA) -> Scenario:
     said, answers = [b"IAMAT %d" % n for n in range(count)], [b"AT %d" % n for n in range(count)]
     return Scenario(
-        lambda it: it.observer.commands.reports(label(CLIENT, via), said, answers),
+        lambda it: it.observer.commands.reports([label(CLIENT, via)] * count, said, answers),
         [
             line(
                 "command",
@@ -188,7 +188,7 @@ SCENARIOS: dict[str, Scenario] = {
     "a report": reports(1),
     "reports": reports(3),
     "a client that has said no whole line": Scenario(
-        lambda it: it.observer.commands.reports(LABEL, [], []), [], {}
+        lambda it: it.observer.commands.reports([], [], []), [], {}
     ),
     "reports of several clients": Scenario(
         lambda it: [reports(count, via).act(it) for count, via in ((1, VIA), (2, "http"), (1, VIA))],
@@ -223,7 +223,7 @@ def test_commands_are_counted_by_how_they_came_those_of_the_line_protocol_too(tm
     commands = watched.observer.commands
     for number, via in enumerate(WAYS, 1):
         client = label(CLIENT, via)
-        commands.reports(client, [b"IAMAT"] * number, [b"AT"] * number)
+        commands.reports([client] * number, [b"IAMAT"] * number, [b"AT"] * number)
         commands.alike(client, [b"FOO"] * 2, [Reply("other", "invalid", b"? FOO")] * 2)
     commands.alike(label(CLIENT, "lines"), [b"IAMAT"], [Reply("iamat", "stale", b"AT")])
     _, figures = watched.end()

@@ -65,11 +65,11 @@ def test_events_stand_in_the_order_in_which_they_happened(tmp_path: Path) -> Non
     watched = Watched(tmp_path)
     it = watched.observer
     for number in range(2):
-        it.commands.reports(LABEL, [b"IAMAT %d" % number], [b"AT"])
+        it.commands.reports([LABEL], [b"IAMAT %d" % number], [b"AT"])
         it.commands.alike(LABEL, [b"FOO %d" % number], [Reply("other", "invalid", b"? ")])
-    it.commands.reports(LABEL, [b"IAMAT 2"], [b"AT"])
+    it.commands.reports([LABEL], [b"IAMAT 2"], [b"AT"])
     it.note([Flooded(("Ann",), [b"kiwi"])])
-    it.commands.reports(LABEL, [b"IAMAT 3"], [b"AT"])
+    it.commands.reports([LABEL], [b"IAMAT 3"], [b"AT"])
     events, _ = watched.end()
     said = [event.get("command", event["event"]) for event in events]
     assert said == ["IAMAT 0", "FOO 0", "IAMAT 1", "FOO 1", "IAMAT 2", "flood_sent", "IAMAT 3"]
@@ -89,7 +89,7 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
 
     for turn in range(2):
         it.note([Flooded(("Ann",), [b"kiwi"])])
-        it.commands.reports(LABEL, [b"IAMAT"], [b"AT"])
+        it.commands.reports([LABEL], [b"IAMAT"], [b"AT"])
         with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             if raises:
                 patch.setattr(it._events, "_frequent", stumble)
@@ -107,7 +107,7 @@ def test_while_somebody_looks_commands_and_clients_are_kept(tmp_path: Path, want
     watched = Watched(tmp_path)
     it, recent = watched.observer, watched.observer.recent
     recent.wanted = wanted
-    it.commands.reports(LABEL, [b"IAMAT"], [AT])
+    it.commands.reports([LABEL], [b"IAMAT"], [AT])
     it.note([Heard("Ann", [b"plum"], 1, None)])
     it.commands.alike(LABEL, [b"FOO"], [Reply("other", "invalid", b"? FOO")])
     watched.end()
@@ -119,7 +119,7 @@ def test_what_is_kept_of_a_client_goes_when_it_is_erased(tmp_path: Path) -> None
     watched = Watched(tmp_path)
     it, recent = watched.observer, watched.observer.recent
     recent.wanted = True
-    it.commands.reports(LABEL, [b"IAMAT"], [AT])
+    it.commands.reports([LABEL], [b"IAMAT"], [AT])
     it.note([Removed(b"kiwi")])
     watched.end()
     assert (recent.commands(0, 9), recent.take_clients()) == ([], [])

@@ -24,7 +24,7 @@ def test_nothing_is_kept_of_commands_unless_somebody_looks(monkeypatch: pytest.M
 
             def one_command() -> int:
                 observer.commands.alike(b"1", [b"FOO"], [Reply("other", "invalid", b"? FOO")])
-                observer.commands.reports(b"1", [b"IAMAT a +1+1 1"], [b"AT Ann +1.000000000 a +1+1 1"])
+                observer.commands.reports([b"1"], [b"IAMAT a +1+1 1"], [b"AT Ann +1.000000000 a +1+1 1"])
                 observer.end_turn()
                 return len(recent)
 

@@ -308,9 +308,9 @@ class SimulatedLog:
     def report(self, client: bytes, line: bytes, answer: bytes) -> None:
         self._command(client.decode(), line, "stored", answer)
 
-    def reports(self, client: bytes, lines: Sequence[bytes], answers: list[bytes]) -> None:
-        for line, answer in zip(lines, answers, strict=True):
-            self._command(client.decode(), line, "stored", answer)
+    def reports(self, clients: Sequence[bytes], lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
+        for client, line, answer in zip(clients, lines, answers, strict=True):
+            self.report(client, line, answer)
 
     def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
         for line, reply in zip(lines, replies, strict=True):
