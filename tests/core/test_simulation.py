@@ -22,6 +22,7 @@ from proxyherd.core import news as core_news
 from proxyherd.core import table as core_table
 from proxyherd.core.contact import Contact
 from proxyherd.core.conversation import Conversation
+from proxyherd.core.decider import Decider
 from proxyherd.core.engine import Said, Settled
 from proxyherd.core.erasures import Erasures
 from proxyherd.core.follows.event import Event
@@ -30,7 +31,7 @@ from proxyherd.core.follows.follower import Follower
 from proxyherd.core.follows.follows import Follows
 from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.framing import Line
-from proxyherd.core.messages import At, Entry, Forget, Whatsat, parse_at
+from proxyherd.core.messages import At, Entry, Forget, Report, Whatsat, parse_at
 from proxyherd.core.news import News, concerning
 from proxyherd.core.node import Node
 from proxyherd.core.peer_messages import Changed, LinkEvent
@@ -54,7 +55,7 @@ FIRST = int(os.environ.get("PROXYHERD_FIRST_SEED", "0"))
 CHUNK = 50
 FOUND_WITHIN = 200
 
-_undo = Node.undo
+_undo, _flood_alone, _report = Node.undo, Node.flood_alone, HerdEngine.report
 _act, _flood = Node._act, Node.flood
 _look_up, _start = Node.look_up, Node.start
 _begin, _end, _keep = HerdEngine.begin, HerdEngine.end, HerdEngine.keep
@@ -420,6 +421,34 @@ def takes_in_no_change(follows: Follows) -> bool:
     return False
 
 
+def keeps_no_report_alone(engine: HerdEngine, one: Report, now: float) -> Settled | None:
+    journal, engine._journal = engine._journal, KeepsNothing()
+    try:
+        return _report(engine, one, now)
+    finally:
+        engine._journal = journal
+
+
+class KeepsNothing:
+    """A journal that says that it has kept what it was given."""
+
+    always, takes_reports = False, True
+
+    def append(self, _: list[bytes]) -> bool:
+        return True
+
+    def sync(self, done: Callable[[bool], None]) -> None:
+        done(True)
+
+
+def tells_nobody_of_news_alone(*_: object) -> None:
+    pass
+
+
+def returns_news_alone(node: Node, news: News, failed: Any) -> None:
+    _flood_alone(node, News(news.client, news.line, None, False), failed)
+
+
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
@@ -441,6 +470,10 @@ BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
         (HerdEngine, "pass_on", forgets_what_it_has_learned_without_a_turn)
     ],
     "passes nothing on without a turn": [(HerdEngine, "pass_on", passes_nothing_on_without_a_turn)],
+    "keeps no report alone": [(HerdEngine, "report", keeps_no_report_alone)],
+    "tells nobody of news alone": [(Node, "flood_alone", tells_nobody_of_news_alone)],
+    "returns news alone": [(Node, "flood_alone", returns_news_alone)],
+    "takes no report alone back": [(Decider, "take_back", lambda *_: None)],
     "tells of refused reports": [(Node, "undo", tells_of_refused_reports)],
     "answers refused reports": [(Turn, "_decide_again", decides_nothing_again)],
     "answers in any order": [(Conversation, "release", releases_what_is_there_in_any_order)],
