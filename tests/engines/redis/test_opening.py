@@ -134,7 +134,7 @@ def test_a_replica_that_does_not_answer_keeps_nobody_from_its_master(gone: bool)
         replica.answers.clear()
         assert await refusal(opener, address) == ""
 
-    dialled(scene, "master,fail", 0.4)
+    dialled(scene, "master,fail", 2.0)
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["answers late", "answers when dialled again"])
