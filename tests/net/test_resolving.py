@@ -147,7 +147,7 @@ def test_a_neighbour_that_cannot_be_had_is_told_in_the_same_words_in_whatever_or
     notes = list[Any]()
     node = SimpleNamespace(note=notes.append)
     contexts = SimpleNamespace(peers=None, dialling=None)
-    turn = SimpleNamespace(wake=lambda: None)
+    turn = SimpleNamespace(wake=lambda: None, hear_few=lambda *_: False)
     some: Any = None
 
     async def body() -> None:
