@@ -95,10 +95,10 @@ async def together(*tasks: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def _is_refused(error: OSError | UnicodeError) -> bool:
-    """Whether nobody listens at an address, or at any of the addresses of a name."""
-    # Of several addresses, asyncio tells all errors in one without a number.
-    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
+def _has_number(error: OSError | UnicodeError, number: int) -> bool:
+    """Return whether an error has this number."""
+    # Of several addresses of a name, asyncio tells all errors in one without a number.
+    return getattr(error, "errno", None) == number or f"[Errno {number}]" in str(error)
 
 
 class GradedServer:
@@ -198,7 +198,9 @@ class GradedServer:
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise NotSeen(f"grade may open no more files here: {reason(error)}; see ulimit -n") from error
-            raise Fault(self.name, b"", "a connection", reason(error), down=_is_refused(error)) from error
+            is_down = _has_number(error, errno.ECONNREFUSED)  # nobody listens
+            is_cut = _has_number(error, errno.ECONNRESET)  # it was about to be taken when the server ended
+            raise Fault(self.name, b"", "a connection", reason(error), cut=is_cut, down=is_down) from error
 
     async def ask(self, line: bytes) -> bytes:
         """Send one line on its own connection; return the first line of the answer. Raises Fault."""

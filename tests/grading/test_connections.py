@@ -61,14 +61,20 @@ class Sink:
 def test_a_server_has_ended_only_where_nobody_listens_and_hung_up_only_where_it_had_taken_a_connection() -> (
     None
 ):
-    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-    of_a_name = OSError(
-        f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] Connect call failed ('::1', 1, 0, 0)"
-    )
-    found = [
-        (one.cut, one.down)
-        for one in map(
-            fault_of, (refused, of_a_name, TimeoutError(), OSError(errno.EHOSTUNREACH, "away"), None)
-        )
-    ]
-    assert found == [(False, True), (False, True), (False, False), (False, False), (True, False)]
+    """What was in its queue when it ended is reset while the connection is being made, or as soon as it is."""
+
+    def of_a_name(number: int) -> OSError:
+        return OSError(f"Multiple exceptions: [Errno {number}] Connect call failed ('::1', 1, 0, 0)")
+
+    kinds = {
+        "refused": ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        "refused at all addresses": of_a_name(errno.ECONNREFUSED),
+        "reset": ConnectionResetError(errno.ECONNRESET, "reset"),
+        "reset at all addresses": of_a_name(errno.ECONNRESET),
+        "late": TimeoutError(),
+        "away": OSError(errno.EHOSTUNREACH, "away"),
+        "ended": None,
+    }
+    found = {kind: fault_of(error) for kind, error in kinds.items()}
+    assert {kind for kind, one in found.items() if one.down} == {"refused", "refused at all addresses"}
+    assert {kind for kind, one in found.items() if one.cut} == {"reset", "reset at all addresses", "ended"}
