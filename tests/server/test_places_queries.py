@@ -149,7 +149,11 @@ def run(tmp_path: Path) -> Iterator[Run]:
     file.close()
 
 
-def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(run: Run) -> None:
+def test_a_turn_begins_32_queries_in_the_order_in_which_they_came(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stopwatch(monkeypatch)  # which stands still, whatever the machine does
+
     async def body(asked: Asked) -> None:
         clients = [Client() for _ in range(2 * A_TURN + 5)]
         for client in clients:

@@ -149,7 +149,7 @@ def test_an_independent_herd_has_all_points_of_the_assignment_but_for_what_that_
         pytest.skip(reason)
     one = graded[herd, "assignment"]
     forbidden = PLANTED[herd] & {*ASSIGNMENT.shares}
-    assert one.of("fault").keys() == forbidden, one.of("fault")
+    assert one.of("fault").keys() == forbidden, json.dumps(one.of("fault"), indent=1)
     assert one.code == bool(forbidden)
     lost = round(sum(ASSIGNMENT.points(check) for check in forbidden), 2)
     report = one.report
@@ -168,7 +168,7 @@ def test_an_independent_herd_is_marked_once_for_what_it_does_otherwise(
     if reason := missing(herd):
         pytest.skip(reason)
     one = graded[herd, "kept"]
-    assert one.of("fault").keys() == PLANTED[herd], one.of("fault")
+    assert one.of("fault").keys() == PLANTED[herd], json.dumps(one.of("fault"), indent=1)
     left_out = {left["cause"] for left in one.of("not judged").values()}
     assert left_out <= PLANTED[herd]
     assert one.of("passed").keys() | one.of("not judged").keys() | PLANTED[herd] == KEPT
