@@ -65,7 +65,7 @@ class Said(Struct, eq=False):
     client: Client
     lines: list[Line]
     reports: list[Report]  # with which the lines begin
-    others: list[Judged]  # behind those
+    others: Sequence[Judged]  # behind those
     stored: int = 0  # this many reports, from the first on, are stored by now
     replies: Sequence[Reply] = ()  # to the other lines; one with neither answer nor entry waits
     error: Exception | None = None  # that this client's lines have raised
@@ -91,9 +91,9 @@ class Keeper(Protocol):
     answered. A turn calls `keep` between the engine's `decide` and `end`.
     """
 
-    def report(self, report: Report, now: float) -> Settled | None:
-        """Do what `decide`, `keep` and `end` do, for a report that is all a turn has to decide, and return the results of
-        the turn. None: it was not stored, and those must be called.
+    def report(self, report: Report, now: float) -> bool:
+        """Do what `decide`, `keep` and `send` do, for a report that is all a turn has to decide. Return whether it is stored,
+        kept and sent; if not, nothing has happened.
         """
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
@@ -106,7 +106,7 @@ class Keeper(Protocol):
 
 
 class Engine(Protocol):
-    """Stores reports and looks up queries. A turn calls, in this order: `begin`, `decide`, `end`."""
+    """Stores reports and looks up queries. A turn calls, in this order: `begin`, `decide`, `send`, `end`."""
 
     rules: Rules
 
@@ -126,7 +126,8 @@ class Engine(Protocol):
     def decide(self, said: Sequence[Said]) -> None:
         """Store the reports and look up the queries, or let them wait."""
 
+    def send(self, now: float) -> None:
+        """Send updates to those who must have them before the clients get their answers."""
+
     def end(self, now: float) -> Settled:
-        """Send updates to those who must have them before the clients get their answers; return the results
-        of the turn.
-        """
+        """Return the results of the turn."""

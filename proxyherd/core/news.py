@@ -60,6 +60,7 @@ def take_back(news: list[News], table: Table) -> list[News]:
         if isinstance(held, Evicted):
             for client, evicted in held.clients:
                 table.put(client, evicted, table.leaf(client))
+            table.evicted -= len(held.clients)
             held = held.held
         if held is None:
             table.remove(one.client, leaf)

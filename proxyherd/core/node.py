@@ -14,8 +14,8 @@ It keeps these rules:
 - After a long time without a link, lines that are in doubt (`contact`) are set aside before anybody is told of them. Then
   it is as after a start.
 
-The driver of a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`,
-and sends what the links have to send. Events for the log and the metrics wait in `notes`.
+The driver of a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`, or
+`store_alone` and `flood_alone` for a report that is the only news; and it sends what the links have to send. Events for the log and the metrics wait in `notes`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Rules:
 
     def judge_each(
         self, taken: Sequence[list[Line]], at: int
-    ) -> tuple[Iterable[list[Report]], Iterable[list[Judged]]]:
+    ) -> tuple[Iterable[list[Report]], Iterable[Sequence[Judged]]]:
         """Judge the lines of several clients; return the two lists of each. One line of each, which all are reports, are the
         usual case, and are judged together.
         """
@@ -112,7 +112,7 @@ class Rules:
                 *map(parse_report, whole, self._names, repeat(at), self._forms, self._leads)
             ]
             if self._takes_reports and None not in reports:
-                return [[report] for report in reports], repeat([])
+                return [[report] for report in reports], repeat(())
             each = [*map(_judge_line, whole, reports, repeat(self._takes_reports), self._forms)]
             return (
                 [[one] if type(one) is Report else [] for one in each],

@@ -2,7 +2,8 @@
 
 A turn has no event loop, no clock and no I/O. Time is an argument of `run`. Effects are calls on ports: the engine with
 its journal and its links, the clients, the log, and the queries for places. Calls cost less than a list of effects, and
-so the order of effects is written only here. The simulation tests it:
+so the order of effects is written here; the simulation tests it. A report that is all a turn has to decide takes a short
+way, in the same order:
 
 1. The engine handles what came from neighbours or from Redis. Then it decides about all that clients have sent.
 2. The engine keeps what it has stored. If it must wait for the disk, the turn waits too, and no other turn begins.
@@ -97,6 +98,23 @@ class PlacesQueries(Protocol):
         """Begin as many queries as delay nobody. Call `answered` with a client when one of its replies has its answer."""
 
 
+class _Stored:
+    """Stored reports as columns: of each its client's label, its line and its answer."""
+
+    __slots__ = ("answers", "labels", "lines")
+
+    def __init__(self) -> None:
+        self.labels: list[bytes] = []
+        self.lines: list[bytes] = []
+        self.answers: list[bytes] = []
+
+    def add(self, label: bytes, lines: Sequence[bytes], answers: Sequence[bytes | None]) -> None:
+        """Add stored reports of a client."""
+        self.labels += [label] * len(lines)
+        self.lines += lines
+        self.answers += cast("Sequence[bytes]", answers)
+
+
 class Turn:
     """The turns of one server. The connections of clients call `client_said` and `client_left`. `wake` asks for a call
     of `run` after everything that is ready has been read; several requests until then count as one.
@@ -126,6 +144,7 @@ class Turn:
         # The second list: everything else.
         self._reported: list[Said] = []
         self._said: list[Said] = []
+        self._stored = _Stored()  # in this turn, answered and not logged yet
         self._waits = False  # for the disk
         self._kept: bool | None  # what this turn has stored; None: not known yet
 
@@ -147,9 +166,8 @@ class Turn:
         """
         if not self._waits:
             self._kept = True
-            settled = self._begin(now, received)
-            if settled is not None:
-                self._finish(settled)
+            if self._begin(now, received):
+                self._finish(self._engine.end(now))
                 return
         if self._kept is None:
             self._waits = True
@@ -159,8 +177,8 @@ class Turn:
             self._decide_again()
         self._end(now)
 
-    def _begin(self, now: float, received: int) -> Settled | None:
-        """Decide about what has arrived, and keep it. Return the results if that was one report, which then has its answer."""
+    def _begin(self, now: float, received: int) -> bool:
+        """Decide about what has arrived, and keep it. Return whether it was one report and nothing else, which is kept, sent and answered by now."""
         engine = self._engine
         self.received, self._search_seconds = received, self._sizes.search_seconds
         if self._clients:
@@ -171,8 +189,8 @@ class Turn:
         if self._clients and not engine.full:
             if len(self._clients) > 1:
                 self._hear_clients(now)
-            elif (settled := self._hear_one(now)) is not None:
-                return settled
+            elif self._hear_one(now):
+                return True
         if self._keeper is not None:
             try:
                 self._kept = self._keeper.keep(self._was_kept)
@@ -181,7 +199,7 @@ class Turn:
                 self._kept = False
             if self._kept is False:
                 self._keeper.undo()
-        return None
+        return False
 
     def _was_kept(self, kept: bool) -> None:
         """Note the result of waiting for the disk. What is not kept is removed at once: nobody may read it before the
@@ -195,6 +213,7 @@ class Turn:
 
     def _end(self, now: float) -> None:
         """Let the engine send its updates, then answer the clients, then write the log."""
+        self._engine.send(now)
         settled = self._engine.end(now)
         if self._reported:
             self._answer_reports()
@@ -208,20 +227,14 @@ class Turn:
 
     def _answer_reports(self) -> None:
         """Answer the clients of whose lines all are stored reports."""
-        labels: list[bytes] = []
-        lines: list[Line] = []
-        answers: list[bytes] = []
         for one in self._reported:
-            client, own = one.client, [*map(_line, one.reports)]
+            client, answers = one.client, [*map(_line, one.reports)]
             try:
-                client.answer(own)
+                client.answer(answers)
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
-            labels += [client.label] * len(own)
-            lines += one.lines
-            answers += own
+            self._stored.add(client.label, cast("list[bytes]", one.lines), answers)
         self._reported.clear()
-        self._commands.reports(labels, cast("list[bytes]", lines), answers)
 
     def _finish(self, settled: Settled) -> None:
         """Answer those who have waited, write the log, and ask for another turn if something is left."""
@@ -229,6 +242,8 @@ class Turn:
         # After the answers of this turn: a client that is given up is owed those too.
         if settled.clients or settled.given_up or settled.pushes or self._given_up:
             self._settle(settled)
+        if self._stored.lines:
+            self._log_stored()
         try:
             if settled.notes:
                 self._log.note(settled.notes)
@@ -338,9 +353,10 @@ class Turn:
             said = lines[at : at + len(alike)]
             at += len(alike)
             if outcome == "stored":
-                labels, answers = [client.label] * len(alike), [*map(_its_answer, alike)]
-                self._commands.reports(labels, cast("Sequence[bytes]", said), answers)
+                self._stored.add(client.label, cast("Sequence[bytes]", said), [*map(_its_answer, alike)])
             else:
+                if self._stored.lines:
+                    self._log_stored()
                 self._commands.alike(client.label, said, alike)
 
     def _tell_released(self, client: Client, released: list[tuple[Line, Reply]]) -> None:
@@ -358,9 +374,17 @@ class Turn:
         with contextlib.suppress(Exception):  # it may be the log that fails
             self._log.fault(what, error)
 
-    def _hear_one(self, now: float) -> Settled | None:
-        """Do what `_hear_clients` does, for one client. If it has sent one report, this takes the short way through the
-        turn: the same steps, without lists. Then return the results of the turn.
+    def _log_stored(self) -> None:
+        """Log the stored reports that have gathered."""
+        stored, self._stored = self._stored, _Stored()
+        try:
+            self._commands.reports(stored.labels, stored.lines, stored.answers)
+        except Exception as error:  # noqa: BLE001 - as where the turn is logged
+            self._fault("reports cannot be logged", error)
+
+    def _hear_one(self, now: float) -> bool:
+        """Do what `_hear_clients` does, for one client. If it has sent one report, take the short way: the same steps, without
+        lists. Return whether that was possible.
         """
         client = self._clients.popleft()
         client.queued = False
@@ -368,21 +392,23 @@ class Turn:
             lines = client.take(self._sizes.client_lines, now)
         except Exception as error:  # noqa: BLE001 - the neighbours are heard
             self._failed(client, error)
-            return None
+            return False
         self._lately, self._lately_until = len(lines) + client.besides, now + _LATELY_SECONDS
         reports, others = self._engine.rules.judge(lines, self.received)
         if len(reports) == 1 and self._keeper is not None and not others and not client.owed:
-            settled = self._keeper.report(reports[0], now)
-            if settled is not None:
-                answer = reports[0].line
+            report = reports[0]
+            if self._keeper.report(report, now):
                 try:
-                    client.answer([answer])
+                    client.answer([report.line])
                 except Exception as error:  # noqa: BLE001 - it is logged, and the turn goes on
                     self._failed(client, error)
-                self._commands.report(client.label, cast("bytes", lines[0]), answer)
-                return settled
+                try:
+                    self._commands.report(client.label, cast("bytes", lines[0]), report.line)
+                except Exception as error:  # noqa: BLE001 - as where the turn is logged
+                    self._fault("a report cannot be logged", error)
+                return True
         self._decide([Said(client, lines, reports, others)])
-        return None
+        return False
 
     def _hear_clients(self, now: float) -> None:
         """Take lines from the clients, and let the engine decide about them."""

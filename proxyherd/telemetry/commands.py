@@ -7,6 +7,7 @@ The others are limited, and one line counts those that were left out.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter, methodcaller
@@ -226,9 +227,9 @@ class CommandObserver:
                 self.report(clients[0], lines[0], answers[0])
             return
         if not all(map(_is_by_lines, clients)):
-            for client in {*clients}:
+            for client, number in Counter(clients).items():
                 if not _is_by_lines(client):
-                    self._by_way[labelled_via(client), "stored"] += clients.count(client)
+                    self._by_way[labelled_via(client), "stored"] += number
         self._counts["iamat", "stored"] += count
         columns = clients, [b"iamat"] * count, [b"stored"] * count, lines, answers
         self._frequent(SeveralEvents(CommandEvent, columns))

@@ -6,7 +6,6 @@ A failure that repeats the last one is limited further. Events that can't fill t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -23,15 +22,11 @@ _SELDOM_REFILL_SECONDS: Final = 1.0
 _LEVELS: Final = {"peer_closed": 30, "internal_error": 40}
 
 
-def _ignore(_: Sequence[FrequentEvent | SeveralEvents]) -> None:
-    """Log nothing."""
-
-
 class EventLog(FilteringBoundLogger, Protocol):
     """The bound logger of a server."""
 
-    def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
-        """Log frequent events, of level info, in one call. The caller has to flush the log's file."""
+    def frequent(self, said: Sequence[FrequentEvent | SeveralEvents], *, flush_follows: bool = False) -> None:
+        """Log frequent events, of level info, in one call. `flush_follows`: whether the caller flushes the log's file."""
 
 
 class Events:
@@ -39,10 +34,10 @@ class Events:
 
     def __init__(self, log: EventLog, clock: Callable[[], float]) -> None:
         self._log = log
-        self._frequent = log.frequent if log.is_enabled_for(logging.INFO) else _ignore
+        self._tell = log.frequent
         self._said: list[FrequentEvent | SeveralEvents] = []
         self.frequent: Callable[[FrequentEvent | SeveralEvents], None] = self._said.append
-        self.several: Callable[[Iterable[FrequentEvent]], None] = self._said.extend
+        self.all_frequent: Callable[[Iterable[FrequentEvent]], None] = self._said.extend
         self.clock = clock
         self._limiters: dict[tuple[str | None, str], Limiter] = {}
 
@@ -52,12 +47,12 @@ class Events:
         self.tell()
         return self._log
 
-    def tell(self) -> None:
+    def tell(self, *, flush_follows: bool = False) -> None:
         """Log the frequent events that have gathered: one call of the logger for all of them."""
         said = self._said
         if said:
             try:
-                self._frequent(said)
+                self._tell(said, flush_follows=flush_follows)
             finally:
                 said.clear()
 

@@ -88,13 +88,15 @@ class Forms(dict[type[FrequentEvent], "_Form"]):
         return made
 
     def fill(self, stamp: bytes, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes | None:
-        """Return the lines of these events; None if they must be rendered one by one, or one without a form."""
+        """Return the lines of these events; None if that fails: then fill in one event at a time, and render
+        one that fails alone without a form.
+        """
         joined = self._joined((*map(type, said),)) if len(said) <= _FEW else None
         if joined is not None:
             text, odd = joined
             values = (*chain.from_iterable(map(astuple, said)),)
         elif len(said) > 1 and SeveralEvents in map(type, said):
-            return None  # a value of another event that needs care would cost all of these
+            return None  # one odd value, in any of the events, would make all of these cost more
         else:
             text, odd, values = self._gather(said)
         try:

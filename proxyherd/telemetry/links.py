@@ -95,7 +95,7 @@ class UpdateReceivedEvent(FrequentEvent):
     clients: Only
 
 
-class _Came(Struct):
+class _Received(Struct):
     """What has come from a neighbour, in plain numbers, since they were settled."""
 
     neighbour: bytes
@@ -104,7 +104,7 @@ class _Came(Struct):
     news: int = 0
 
 
-class _Went(Struct):
+class _Sent(Struct):
     """What was sent to the same neighbours, to each of them, in plain numbers, since they were settled."""
 
     neighbours: list[bytes]
@@ -133,7 +133,7 @@ class LinkObserver:
     ) -> None:
         self._erasures = erasures
         self._events = events
-        self._frequent, self._several = events.frequent, events.several
+        self._frequent, self._all_frequent = events.frequent, events.all_frequent
         self._recent = recent
         self.states: dict[str, _State] = dict.fromkeys(neighbours, "cut")
         self.since = dict.fromkeys(self.states, time.monotonic())
@@ -168,8 +168,8 @@ class LinkObserver:
             neighbour=None,
             direction=None,
         )
-        self._came = {neighbour: _Came(neighbour.encode()) for neighbour in self.states}
-        self._went: dict[tuple[str, ...], _Went] = {}
+        self._received = {neighbour: _Received(neighbour.encode()) for neighbour in self.states}
+        self._sent: dict[tuple[str, ...], _Sent] = {}
         self._propagation = metrics.histogram(
             "proxyherd_propagation_seconds",
             "Seconds from a server's taking a report to its being learned here, by both servers' clocks; of each "
@@ -258,54 +258,54 @@ class LinkObserver:
 
     def flooded(self, note: Flooded) -> None:
         """Note that updates were sent."""
-        went = self._went.get(note.neighbours) or self._first(note.neighbours)
+        sent = self._sent.get(note.neighbours) or self._begin_to_count(note.neighbours)
         clients = note.clients
         updates = len(clients)
-        went.batches += 1
-        went.updates += updates
+        sent.batches += 1
+        sent.updates += updates
         if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
-            self._several(map(UpdateSentEvent, went.neighbours, _ONE, repeat(clients[0])))
+            self._all_frequent(map(UpdateSentEvent, sent.neighbours, _ONE, repeat(clients[0])))
         else:
-            self._several(map(FloodSentEvent, went.neighbours, repeat(updates), repeat(_shown(clients))))
+            self._all_frequent(map(FloodSentEvent, sent.neighbours, repeat(updates), repeat(_shown(clients))))
 
-    def _first(self, neighbours: tuple[str, ...]) -> _Went:
+    def _begin_to_count(self, neighbours: tuple[str, ...]) -> _Sent:
         """Begin to count what is sent to these neighbours."""
-        if len(self._went) >= _MOST_SETS:
+        if len(self._sent) >= _MOST_SETS:
             self.settle()
-        went = self._went[neighbours] = _Went([*map(str.encode, neighbours)])
-        return went
+        sent = self._sent[neighbours] = _Sent([*map(str.encode, neighbours)])
+        return sent
 
     def heard(self, note: Heard) -> None:
         """Note that updates came."""
-        clients, news, came = note.clients, note.news, self._came[note.neighbour]
+        clients, news, received = note.clients, note.news, self._received[note.neighbour]
         updates = len(clients)
-        came.batches += 1
-        came.updates += updates
+        received.batches += 1
+        received.updates += updates
         if news:
-            came.news += news
+            received.news += news
         if note.late is not None:
             self._propagation.observe(max(0, note.late) / NANOSECONDS)
         if self._recent.wanted:
             self._recent.heard(clients)
         if updates == 1 and len(clients[0]) <= _SHOWN_CLIENT_BYTES:
-            self._frequent(UpdateReceivedEvent(came.neighbour, 1, news, clients[0]))
+            self._frequent(UpdateReceivedEvent(received.neighbour, 1, news, clients[0]))
         else:
-            self._frequent(FloodReceivedEvent(came.neighbour, updates, news, _shown(clients)))
+            self._frequent(FloodReceivedEvent(received.neighbour, updates, news, _shown(clients)))
 
     def settle(self) -> None:
         """Update the metrics to what has crossed the links."""
-        for neighbours, went in self._went.items():
+        for neighbours, sent in self._sent.items():
             for neighbour in neighbours:
-                self.updates.labels(neighbour, "out", "true").inc(went.updates)
-                self._batches.labels(neighbour, "out").inc(went.batches)
-        self._went.clear()
-        for neighbour, came in self._came.items():
-            if came.batches:
-                self._batches.labels(neighbour, "in").inc(came.batches)
-                for known, number in ("true", came.news), ("false", came.updates - came.news):
+                self.updates.labels(neighbour, "out", "true").inc(sent.updates)
+                self._batches.labels(neighbour, "out").inc(sent.batches)
+        self._sent.clear()
+        for neighbour, received in self._received.items():
+            if received.batches:
+                self._batches.labels(neighbour, "in").inc(received.batches)
+                for known, number in ("true", received.news), ("false", received.updates - received.news):
                     if number:
                         self.updates.labels(neighbour, "in", known).inc(number)
-            came.batches = came.updates = came.news = 0
+            received.batches = received.updates = received.news = 0
 
     def _seldom(self, neighbour: str, event: str, **fields: object) -> None:
         self._events.seldom(neighbour, event, neighbour=neighbour, **fields)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
 import sys
@@ -46,7 +47,7 @@ class LogFile:
         self._path = path
         self._max_bytes = max_bytes
         self._backups = backups
-        self.lines: list[bytes] = []  # wait to be written; who adds some here has to flush
+        self.lines: list[bytes] = []  # wait to be written
         self._is_asked = False  # for a flush
         self._gathered = 0
         self._most = -1
@@ -61,9 +62,11 @@ class LogFile:
         """Gather lines from now on. `later`, such as an event loop's call_soon, is asked to call `flush`."""
         self._later, self._most = later, _GATHER_BYTES
 
-    def write(self, line: bytes) -> None:
-        """Add a line, without LF. The next flush writes it, which is soon."""
-        if self._later is not None and not self._is_asked:
+    def write(self, line: bytes, *, flush_follows: bool = False) -> None:
+        """Add a line, without LF. The next flush writes it, which is soon. `flush_follows`: whether the caller flushes; no flush
+        is asked for then.
+        """
+        if not flush_follows and not self._is_asked and self._later is not None:
             self._is_asked = True
             self._later(self.flush)
         self.lines.append(line)
@@ -227,15 +230,15 @@ class _Render:
         """Return the lines of frequent events: of all in one step, or else of each."""
         if not self._file.lines:
             self._stamp = self._timestamp()
-        return self._forms.fill(self._stamp, said) or self._apart(said)
+        return self._forms.fill(self._stamp, said) or self._one_by_one(said)
 
-    def _apart(self, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes:
+    def _one_by_one(self, said: Sequence[FrequentEvent | SeveralEvents]) -> bytes:
         """Return the lines of frequent events of which some do not fit the forms."""
         one = said[0]
         if len(said) == 1 and isinstance(one, FrequentEvent):
             return self._render("info", spelled_out(one))
         each = one.each() if len(said) == 1 and isinstance(one, SeveralEvents) else said
-        lines = [self._forms.fill(self._stamp, [event]) or self._apart([event]) for event in each]
+        lines = [self._forms.fill(self._stamp, [event]) or self._one_by_one([event]) for event in each]
         return b"\n".join(lines)
 
     def _render(self, level: str, event: EventDict) -> bytes:
@@ -285,11 +288,15 @@ def make_logger(file: LogFile, *, server: str, level: str, max_field_bytes: int)
 
     class Logger(filtering):  # type: ignore[misc]  # it is made while the program runs
         """Has a short way for frequent events. Structlog's own takes several times the steps: it is for many processors,
-        which may return several types. The caller has to flush the file.
+        which may return several types.
         """
 
-        def frequent(self, said: Sequence[FrequentEvent | SeveralEvents]) -> None:
-            file.lines.append(render.frequent(said))
+        def frequent(
+            self, said: Sequence[FrequentEvent | SeveralEvents], *, flush_follows: bool = False
+        ) -> None:
+            if is_told:
+                file.write(render.frequent(said), flush_follows=flush_follows)
 
-    logger = structlog.wrap_logger(file, processors=[render], wrapper_class=Logger)
-    return cast("EventLog", logger.bind())
+    logger = cast("EventLog", structlog.wrap_logger(file, processors=[render], wrapper_class=Logger).bind())
+    is_told = logger.is_enabled_for(logging.INFO)
+    return logger

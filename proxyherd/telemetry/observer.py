@@ -82,7 +82,7 @@ class Observer:
     def end_turn(self) -> None:
         """Write the turn's log lines."""
         try:
-            self._events.tell()
+            self._events.tell(flush_follows=True)
         finally:
             self._file.flush()
 

@@ -28,7 +28,7 @@ from wired import (
 from proxyherd.config.schema import Limits
 from proxyherd.core.framing import Overlong
 from proxyherd.core.handshake import State
-from proxyherd.core.messages import At, parse_at, parse_report
+from proxyherd.core.messages import CLOCK_IS_SET, At, parse_at, parse_report
 from proxyherd.core.node import Node
 from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
 from proxyherd.core.reply import Reply
@@ -975,6 +975,8 @@ def test_reports_that_are_taken_back_leave_the_bytes_as_they_were() -> None:
 # Few lines, without a turn. -----------------------------------------------------------------------------------------
 
 KIWI, FIG = (b"AT A +0.000000000 %b +1+1 5" % client for client in (b"kiwi", b"fig"))
+LATE = b"AT A +0.000000000 kiwi +1+1 1600000000"
+"""From the future, by a clock at `CLOCK_IS_SET`."""
 
 
 @pytest.mark.parametrize("most", [0, 100])
@@ -1013,26 +1015,31 @@ def test_of_too_many_lines_that_begin_with_news_only_the_first_is_parsed(
 
 @given(
     lines=st.lists(
-        st.sampled_from([KIWI, FIG, KIWI.replace(b"kiwi", b"plum"), KIWI[:-1] + b"6", b"BEAT", b"AT x"]),
+        st.sampled_from(
+            [KIWI, FIG, KIWI.replace(b"kiwi", b"plum"), KIWI[:-1] + b"6", LATE, b"BEAT", b"AT x"]
+        ),
         max_size=9,
     ),
     cuts=st.lists(st.integers(0, 300), max_size=5),
     most=st.integers(0, 4),
+    max_clients=st.sampled_from([2, 9]),
 )
 def test_what_is_learned_without_a_turn_is_what_a_turn_would_have_learned(
-    lines: list[bytes], cuts: list[int], most: int
+    lines: list[bytes], cuts: list[int], most: int, max_clients: int
 ) -> None:
     outcomes = []
     for few in (False, True):
-        b = herd("AB").servers["B"]
+        b = herd("AB", B=WiredServer("B", limits=Limits(max_clients=max_clients))).servers["B"]
+        b.node.rules.clock = CLOCK_IS_SET
         b.learn([KIWI, FIG])
         b.node.take_notes()
         link = b.links["A"]
         data, at_ = b"".join(line + b"\n" for line in lines), 0
         for cut in sorted({*cuts, len(data)}):
             part, at_ = data[at_:cut], max(at_, cut)
-            if part and not (few and b.node.receive_few(link, part, most, 0.0, b.node.rules.clock)):
-                link.receive_data(part, 0.0)
-                b.node.receive(link, ALL, 0.0)
-        outcomes.append((b.lines(), b.node.news, b.node.take_notes(), link.reason))
+            now = float(cut)
+            if part and not (few and b.node.receive_few(link, part, most, now, b.node.rules.clock)):
+                link.receive_data(part, now)
+                b.node.receive(link, ALL, now)
+        outcomes.append((b.lines(), b.node.news, b.node.take_notes(), link.reason, link._heard))
     assert outcomes[0] == outcomes[1]

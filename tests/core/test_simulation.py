@@ -421,7 +421,7 @@ def takes_in_no_change(follows: Follows) -> bool:
     return False
 
 
-def keeps_no_report_alone(engine: HerdEngine, one: Report, now: float) -> Settled | None:
+def keeps_no_report_alone(engine: HerdEngine, one: Report, now: float) -> bool:
     journal, engine._journal = engine._journal, KeepsNothing()
     try:
         return _report(engine, one, now)

@@ -72,8 +72,8 @@ class Scripted:
             return Reply("whatsat", "answered", b"AT " + line, entry=Entry(b"AT " + line, 5))
         return Reply("other", "invalid", b"? " + line)
 
-    def report(self, report: Report, now: float) -> Settled | None:
-        return None
+    def report(self, report: Report, now: float) -> bool:
+        return False
 
     def keep(self, done: Callable[[bool], None]) -> bool | None:
         self.called.append("keep")
@@ -85,6 +85,9 @@ class Scripted:
     def undo(self) -> None:
         self.called.append("undo")
         self.undone = True
+
+    def send(self, now: float) -> None:
+        self.called.append("send")
 
     def end(self, now: float) -> Settled:
         self.called.append("end")
@@ -142,7 +145,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_a_turn_stores_keeps_tells_neighbours_and_then_answers_and_logs(world: World) -> None:
     reports, others = world.client(b"R1", b"R2"), world.client(b"R3", b"bad", name="10.0.0.2:5")
     world.engine.noted = [LinkUp("Ann", dialled=True)]
-    order = "begin, decide [2, 2], keep, end, answer, answer"
+    order = "begin, decide [2, 2], keep, send, end, answer, answer"
     assert ", ".join(world.one_turn()) == order
     assert [one[-6:] for one in reports.answers] == [b"+1+1 5"] * 2
     assert others.answers[1] == b"? bad"
@@ -303,7 +306,7 @@ def test_what_cannot_be_kept_is_taken_back_and_decided_again_before_anybody_is_t
         engine.done(False)
         called += engine.called  # at once: nobody may read what is not kept
         called += world.one_turn()
-    assert called[:6] == ["begin", "decide [2, 2]", "keep", "undo", "decide [2, 2]", "end"]
+    assert called[:7] == ["begin", "decide [2, 2]", "keep", "undo", "decide [2, 2]", "send", "end"]
     assert first.answers == [b"? R1", b"? R2"]
     assert second.answers == [b"? R3", b"? bad"]
     told = [one["reason"] for one in world.logged("internal_error")]
@@ -321,8 +324,8 @@ def test_no_turn_runs_while_one_waits_for_the_disk_and_the_next_comes_behind_it(
     assert first.answers == []
     world.engine.done(True)
     world.engine.kept = True
-    assert world.one_turn() == ["end", "answer"], "the first is answered before another turn"
-    assert world.one_turn() == ["begin", "decide [1]", "keep", "end", "answer"]
+    assert world.one_turn() == ["send", "end", "answer"], "the first is answered before another turn"
+    assert world.one_turn() == ["begin", "decide [1]", "keep", "send", "end", "answer"]
     assert [len(one.answers) for one in (first, second)] == [1, 1]
 
 
@@ -332,7 +335,7 @@ def test_an_engine_without_a_keeper_is_asked_to_keep_nothing(world: World) -> No
     world.turn = world.turns.turn = Turn(engine, Asked(), world.observer, world.turns.wake)
     client = world.client(b"R1")
     world.turns.one()
-    assert engine.called == ["begin", "decide [1]", "end"]
+    assert engine.called == ["begin", "decide [1]", "send", "end"]
     assert len(client.answers) == 1
 
 

@@ -324,7 +324,7 @@ def test_a_log_that_raises_costs_nobody_an_answer(
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(observer._events, "_frequent", stumble)
+            patch.setattr(observer._events, "_tell", stumble)
             patch.setattr(observer, "fault", stumble)
             for moment in (5, 6):
                 client[0].data_received(report(1, moment) + b"\n")

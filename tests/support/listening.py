@@ -65,6 +65,8 @@ class Holding:
             self.held.append((client, reply, line))
         return reply
 
+    def send(self, _: float) -> None: ...
+
     def end(self, now: float) -> Settled:
         released, self._released = self._released, []
         due, self._due = self._due, []

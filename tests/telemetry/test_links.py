@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from observed import figures
 from scenarios import Scenario, Watched, assert_exactly, line, noted
 
 from proxyherd.core.notes import REPLACED, CaughtUp, Flooded, Heard, LinkDown, LinkFailed, LinkUp, Skipped
-from proxyherd.telemetry.links import OTHER_KEY, SETTINGS_DIFFER
+from proxyherd.telemetry.links import _MOST_SETS, OTHER_KEY, SETTINGS_DIFFER
 
 SECOND = 10**9
 
@@ -277,6 +278,20 @@ def test_the_clients_in_a_line_are_cut_where_the_next_would_be_too_much(
     ((event,), _) = watched.end()
     assert event["updates"] == len(sizes)
     assert event["clients"] == [client.decode() for client in clients[:shown]]
+
+
+def test_what_is_sent_is_counted_however_many_sets_of_neighbours_it_goes_to(tmp_path: Path) -> None:
+    watched, names = Watched(tmp_path), [f"N{number}" for number in range(9)]
+    told = [*permutations(names, 1), *permutations(names, 2)]
+    assert len(told) > _MOST_SETS
+    for neighbours in told:
+        watched.observer.note([Flooded(neighbours, [b"kiwi", b"plum"])])
+    assert len(watched.observer.links._sent) <= _MOST_SETS
+    _, counted = watched.end()
+    for name in names:
+        times = sum(neighbours.count(name) for neighbours in told)
+        assert counted[f"proxyherd_flood_updates_total {name} out true"] == 2 * times
+        assert counted[f"proxyherd_flood_batches_total {name} out"] == times
 
 
 def test_figures_of_each_neighbour_are_there_before_anything_happens(tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ from typing import Any, cast
 
 import pytest
 from documented import LIFE, examples
-from observed import read
+from observed import figures, read
 from scenarios import CLIENT, LABEL, LABELS, VIA, Scenario, Watched
 
 from proxyherd.core.notes import CaughtUp, Flooded, Heard, LinkUp, Removed
 from proxyherd.core.reply import Reply
 from proxyherd.telemetry.commands import COMMANDS
+from proxyherd.telemetry.logs import LogFile, make_logger
+from proxyherd.telemetry.metrics import Metrics
+from proxyherd.telemetry.observer import Observer
 
 SUBJECTS = (
     "cluster",
@@ -83,7 +86,7 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
     it = watched.observer
     watched.file.gather(asked.append)
 
-    def stumble(_: object) -> None:
+    def stumble(*_: object, **__: object) -> None:
         watched.file.lines.append(b'{"timestamp":"","server":""}')
         raise ZeroDivisionError
 
@@ -92,7 +95,7 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
         it.commands.reports([LABEL], [b"IAMAT"], [b"AT"])
         with monkeypatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             if raises:
-                patch.setattr(it._events, "_frequent", stumble)
+                patch.setattr(it._events, "_tell", stumble)
             it.end_turn()
         assert not watched.file.lines
         assert len(read(tmp_path / "log")) == (1 + turn if raises else 2 + 2 * turn)
@@ -100,6 +103,21 @@ def test_a_turn_writes_its_log_itself_and_asks_nobody_to(
     it.connections.opened(CLIENT, VIA, 1)
     assert asked == [watched.file.flush]
     watched.end()
+
+
+def test_at_a_higher_level_frequent_events_are_counted_and_not_written(tmp_path: Path) -> None:
+    file, metrics = LogFile(tmp_path / "log"), Metrics()
+    it = Observer(
+        make_logger(file, server="Bob", level="warning", max_field_bytes=99), file, metrics, ["Ann"]
+    )
+    it.commands.report(LABEL, b"IAMAT", b"AT")
+    it.commands.reports([LABEL] * 2, [b"IAMAT"] * 2, [b"AT"] * 2)
+    it.note([Flooded(("Ann",), [b"kiwi"])])
+    it.end_turn()
+    it.settle()
+    file.close()
+    assert read(tmp_path / "log") == []
+    assert figures(metrics)["proxyherd_commands_total iamat stored"] == 3
 
 
 @pytest.mark.parametrize("wanted", [True, False])

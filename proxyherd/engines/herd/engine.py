@@ -232,28 +232,23 @@ class HerdEngine:
         self._journal.sync(synced)
         return None
 
-    def report(self, report: Report, now: float) -> Settled | None:
+    def report(self, report: Report, now: float) -> bool:
         """Store, keep and send a report that is all this turn has to decide, in the usual state of a server."""
         node = self._node
         if not self._can_wait or node.news or self._early or (news := node.store_alone(report)) is None:
-            return None
+            return False
         try:
             kept = self._journal.append([*self._unkept, report.line])
         except Exception:  # noqa: BLE001 - `keep` raises it again
             kept = False
         if not kept:
             node.take_back(news)
-            return None
+            return False
         self._unkept.clear()
+        self._settles = True
         node.flood_alone(news, self._failed)
         self._release(now)
-        settled = Settled(notes=node.take_notes())
-        if self.areas.used or self.follows.used:
-            self._serve_areas(settled, now)
-        if self._later is not None:
-            self._later.settled()
-        settled.more = self._more or bool(self._peers)
-        return settled
+        return True
 
     def undo(self) -> None:
         """Remove this turn's reports, which could not be kept, and take no more in this turn."""
@@ -265,14 +260,17 @@ class HerdEngine:
         for client, line, reply in self._looked_up:
             self._look_up(client, line, reply)
 
-    def end(self, now: float) -> Settled:
-        """Send the updates over the links. Return the results of the turn, such as the queries that no longer wait."""
-        node = self._node
-        node.flood(self._failed)
+    def send(self, now: float) -> None:
+        """Send the updates over the links."""
+        self._node.flood(self._failed)
         self._release(now)
+
+    def end(self, now: float) -> Settled:
+        """Return the results of the turn, such as the queries that no longer wait."""
+        node = self._node
+        settled = Settled()
         if self._waiting:
             self._let_wait()
-        settled = Settled()
         if self._looked_up or self._given_up:
             self._settle(settled)
         if self.areas.used or self.follows.used:

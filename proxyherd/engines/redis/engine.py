@@ -167,6 +167,9 @@ class RedisEngine:
             self._busy[tag] = 1
             self.routes.route(tag)
 
+    def send(self, _: float) -> None:
+        """Send nothing: nobody else has to know."""
+
     def end(self, _: float) -> Settled:
         """Return the replies that have come since the last turn."""
         return self._outcomes.take()

@@ -680,6 +680,59 @@ def test_a_report_alone_that_is_not_later_is_answered_as_stale(observer: Observe
     assert left.told == server.journal.appended == [PLUM]
 
 
+def test_a_report_alone_is_answered_whatever_fails_behind_it(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(observer)
+    server.neighbours()
+    client = server.client()
+
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(server.engine.follows, "used", value=True)
+        broken.setattr(server.engine.follows, "run", stumble)
+        client.send(b"IAMAT plum +1+1 5")
+        with pytest.raises(ZeroDivisionError):
+            server.turns.one()
+    client.send(b"FOO")
+    server.turns.rest()
+    assert client.answers == [PLUM, b"? FOO"]
+
+
+@pytest.mark.parametrize("what", ["answer", "log"])
+def test_a_client_or_a_log_that_fails_costs_nobody_else_anything(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    client, failed = server.client(), list[str]()
+
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client, "fail", lambda: failed.append("client"))
+    monkeypatch.setattr(observer, "fault", lambda what, _: failed.append(what))
+    with monkeypatch.context() as broken:
+        if what == "answer":
+            broken.setattr(client, "answer", stumble)
+        else:
+            broken.setattr(observer.commands, "report", stumble)
+            broken.setattr(observer.commands, "reports", stumble)
+        client.send(b"IAMAT plum +1+1 5")
+        assert server.turns.rest() == 1
+        assert failed == (
+            ["a client cannot be served", "client"] if what == "answer" else ["a report cannot be logged"]
+        )
+        client.send(b"IAMAT plum +1+1 6")
+        other = server.client(b"FOO", name="other")
+        server.turns.rest()
+        assert other.answers == [b"? FOO"]
+    assert [line[-1:] for line in left.told] == [b"5", b"6"]
+    assert len(client.answers) == (0 if what == "answer" else 2)
+
+
 def test_a_neighbour_that_fails_costs_no_report_its_answer_nor_the_other_its_update(
     observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

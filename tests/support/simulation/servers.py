@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.contact import Contact
-from proxyherd.core.engine import Said, Settled
+from proxyherd.core.engine import Said
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
@@ -186,12 +186,12 @@ class WatchedEngine(HerdEngine):
                     assert isinstance(line, bytes)
                     server.laws.decided(server, line, reply.outcome)
 
-    def report(self, report: Report, now: float) -> Settled | None:
+    def report(self, report: Report, now: float) -> bool:
         server = self._server
-        settled = super().report(report, now)
-        if settled is not None and server.refuses:
+        stored = super().report(report, now)
+        if stored and server.refuses:
             server.world.broken(f"{server.name} stores {report}, and cannot keep it")
-        return settled
+        return stored
 
     def undo(self) -> None:
         server = self._server
