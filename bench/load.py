@@ -27,9 +27,9 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -45,6 +45,9 @@ LIMIT: Final = 0.9
 """The share of the time from which on a process that runs, or is ready to, is called the limit."""
 
 _RECEIVE_BYTES: Final = 262_144
+
+_TURN_NANOSECONDS: Final = 1_000
+"""Reports that a server takes further apart than this come in different turns."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -297,7 +300,18 @@ def summary(
         busy=round(used.cpu / seconds, 3),
         wanted=round(wanted, 3),
         late_p99_ms=round(float(np.percentile(late, 99)) * 1e3, 4),
-        turn=round(reports / max(1, len(instants)), 2),
+        turn=round(reports / max(1, turns(instants)), 2),
+    )
+
+
+def turns(instants: Iterable[tuple[bytes, int]]) -> int:
+    """Return how many turns took reports at these instants, each of a server and in nanoseconds. The reports of a client in a
+    turn are a nanosecond apart, and no two turns are as close as a turn's reports.
+    """
+    times = sorted(instants)
+    return bool(times) + sum(
+        server != other or then - before > _TURN_NANOSECONDS
+        for (other, before), (server, then) in pairwise(times)
     )
 
 

@@ -30,7 +30,7 @@ from contender import Contender, Sent
 from driving import Figures, drive, fill, hold, propagate
 from graphs import FIVE, GRAPHS, Edges
 from lineup import CONTENDERS, Proxyherd, ProxyherdWebSocket, Streams
-from load import Generator, Job, Result, run, schedule
+from load import Generator, Job, Result, run, schedule, turns
 from plan import Plan
 from wire import WIRES, frame, instant, is_web_answer
 from workloads import WORKLOADS
@@ -399,6 +399,14 @@ def test_reports_of_one_turn_have_one_receiving_time() -> None:
     assert len({instant(answer) for answer in same}) == 1
     assert instant(same[0]) != instant(same[0].replace(b"Ann", b"Bob"))
     assert instant(same[0]) != instant(same[0].replace(b"+0.500000000", b"+0.500000001"))
+
+
+def test_reports_of_a_client_in_a_turn_are_a_nanosecond_apart_and_count_as_one_turn() -> None:
+    assert turns([]) == 0
+    many = {(b"Ann", 10**18 + line) for line in range(64)}
+    assert turns(many) == 1
+    assert turns(many | {(b"Bob", 10**18)}) == 2
+    assert turns(many | {(b"Ann", 10**18 + 20_000 + line) for line in range(64)}) == 2
 
 
 @pytest.mark.parametrize("stride", [1, 7_919])
