@@ -15,7 +15,8 @@ It keeps these rules:
   it is as after a start.
 
 The driver of a node calls `receive`, `store`, `decide`, `closed`, `tick` and `work` with what happened, then `flood`, or
-`store_alone` and `flood_alone` for a report that is the only news; and it sends what the links have to send. Events for the log and the metrics wait in `notes`.
+`store_alone` and `flood_alone` for a report that is the only news; and it sends what the links have to send. Events for
+the log and the metrics wait in `notes`.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class Rules:
     def judge_each(
         self, taken: Sequence[list[Line]], at: int
     ) -> tuple[Iterable[list[Report]], Iterable[Sequence[Judged]]]:
-        """Judge the lines of several clients; return the two lists of each. One line of each, which all are reports, are the
-        usual case, and are judged together.
+        """Judge the lines of several clients, and return what `judge` does, for each of them. If each has one line, as is
+        usual, all are parsed in one step.
         """
         lines = [*chain.from_iterable(taken)]
         if len(lines) == len(taken) == [*map(len, taken)].count(1) and {*map(type, lines)} <= _LINES:
