@@ -295,7 +295,8 @@ def headings(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=page)
 def test_every_link_points_to_something_that_exists(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        assert not re.search(r"\s", link), f"a link ends where its line does: {link!r}"
         if link.startswith(("https://", "http://")):
             continue
         file, _, anchor = link.partition("#")
