@@ -119,6 +119,11 @@ class Herd(Struct, frozen=True):
     """The cluster that has the table; None if every server has it."""
     redis_nodes: tuple[Address, ...] = ()
 
+    @property
+    def graph(self) -> dict[str, tuple[str, ...]]:
+        """The neighbours of each server."""
+        return {name: server.neighbours for name, server in self.servers.items()}
+
     def server(self, name: str) -> Server:
         """Return the server with this name. Raises ConfigError, which lists the existing names."""
         try:

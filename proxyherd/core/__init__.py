@@ -28,6 +28,7 @@ What servers tell one another:
 - `contact`: which lines are in doubt after a long absence
 - `node`: one server's decisions; `decider`: those about its clients' commands
 - `news`: what a server passes on, and to whom
+- `flood_paths`: which copies of it may wait
 - `expiry`: how old entries leave the table
 - `changes`: which clients have changed in the table
 - `notes`: what has happened that is worth a line in the log

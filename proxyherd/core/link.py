@@ -89,6 +89,7 @@ class Link:
         self._recent = recent_parser(terms.lead)
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self.out: list[bytes] = []  # what waits to be sent
+        self.spare: list[bytes] = []  # what leaves together with it, or when `send_spare` is called
         self._batch: BatchHeader | None = None
         self._batch_left: int  # lines of the batch that have not arrived yet
         self.opened = self._heard = self._spoke = now
@@ -166,6 +167,8 @@ class Link:
         if not out:
             return b""
         self._spoke = now
+        if self.spare:
+            self.send_spare()
         data = b"".join(out)
         out.clear()
         return data
@@ -173,6 +176,11 @@ class Link:
     def send_updates(self, lines: bytes) -> None:
         """Send live updates: AT lines, each with its LF."""
         self.out.append(lines)
+
+    def send_spare(self) -> None:
+        """Let the spare copies of updates leave: AT lines, each with its LF."""
+        self.out += self.spare
+        self.spare.clear()
 
     def send(self, message: PeerMessage) -> None:
         """Send a message about catching up, or the clock."""

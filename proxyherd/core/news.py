@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import TypeAlias
 
+from proxyherd.core.flood_paths import SpareCopies, spared
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry
 from proxyherd.core.notes import Flooded
+from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Erasure, Evicted, Table
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.value import Value
@@ -82,6 +84,11 @@ def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
     return own if len(own) < len(news) else news
 
 
+def spare_for(name: str, news: list[News], spare_copies: SpareCopies) -> list[News]:
+    """Return the news that this neighbour has from another one soon, if all goes well."""
+    return [one for one in news if name in spared(spare_copies, one.source, one.line)]
+
+
 def spell_news(news: list[News]) -> tuple[bytes, list[bytes]]:
     """Return news as they are sent over a link, and their clients."""
     return b"\n".join([*map(its_line, news), b""]), [*map(its_client, news)]
@@ -93,21 +100,29 @@ def pass_on(
     walks: Walks,
     failed: LinkErrorHandler,
     learned: bool,
+    spare_copies: SpareCopies,
 ) -> list[Flooded]:
     """Send the news to these neighbours, each what concerns it; return what was sent. `learned`: whether any
     of the news came from a neighbour. If no walk of this server is due, ask neighbours that may have missed
     something to walk again. Before that, it is not known which news was not sent to them.
 
-    `failed` gets a link whose work has raised an exception.
+    `spare_copies`: which copies leave later, if there are few. `failed` gets a link whose work has raised an exception.
     """
     whole = b""
     clients: list[bytes] = []
     told: list[str] = []  # the neighbours that all the news concern
     sent: list[Flooded] = []
+    can_wait = spare_copies and len(news) <= SIZES.few_updates  # with more, waiting saves nothing
     for neighbour in neighbours:
         try:
             own = concerning(neighbour, news) if learned else news
-            if own is news and news:
+            spare = spare_for(neighbour.name, own, spare_copies) if can_wait else ()
+            if spare:
+                neighbour.link.spare.append(spell_news(spare)[0])
+                if soon := [one for one in own if one not in spare]:
+                    neighbour.link.send_updates(spell_news(soon)[0])
+                sent.append(Flooded((neighbour.name,), [*map(its_client, own)]))
+            elif own is news and news:
                 if not whole:
                     whole, clients = spell_news(news)
                 neighbour.link.send_updates(whole)

@@ -29,6 +29,7 @@ from proxyherd.core.contact import Contact
 from proxyherd.core.decider import Decider
 from proxyherd.core.erasures import longest_absence
 from proxyherd.core.expiry import Expiry
+from proxyherd.core.flood_paths import NO_SPARE_COPIES, SpareCopies, spared
 from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
 from proxyherd.core.messages import At, Entry, Malformed, recent_parser
@@ -83,10 +84,12 @@ class Node(Decider):
         now: float,
         sizes: Sizes = SIZES,
         erasure: ErasureSettings | None = None,
+        spare_copies: SpareCopies = NO_SPARE_COPIES,
     ) -> None:
         super().__init__(name, table, limits, erasure, self._erased, alone=alone, now=now)
         self._learned = False  # whether any of the news came from a neighbour
         self._timing = timing
+        self.spare_copies = spare_copies
         ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
         self._expiry = Expiry(table, self._too_old, ticks)
         self.searches = Searches(table)
@@ -321,14 +324,19 @@ class Node(Decider):
             # What was erased meanwhile is no news; and what was learned again because of that is news once.
             once = {one.line: one for one in news}.values()
             news = [one for one in once if not self.table.is_erased(one.client, one.line)]
-        self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned)
+        spare = self.spare_copies if learned else NO_SPARE_COPIES
+        self.notes += pass_on(news, tuple(self._neighbours.values()), self._walks, failed, learned, spare)
 
     def flood_alone(self, news: News, failed: LinkErrorHandler) -> None:
         """Pass on the only news, which did not come by catching up, as `flood` does."""
         data, source, told = news.line + b"\n", news.source, list[str]()
+        spare = spared(self.spare_copies, source, news.line) if source is not None else ()
         for name, neighbour in tuple(self._neighbours.items()):
             try:
-                if name != source:
+                if name in spare:
+                    neighbour.link.spare.append(data)
+                    told.append(name)
+                elif name != source:
                     neighbour.link.send_updates(data)
                     told.append(name)
                 if neighbour.owed:

@@ -127,6 +127,9 @@ class Server:
     def pass_on_soon(self) -> None:
         self.turns.soon.append(self.engine.pass_on)
 
+    def send_spare_later(self) -> None:
+        raise NotImplementedError
+
     def settle_later(self) -> None:
         pass
 

@@ -26,11 +26,22 @@ from wired import (
 )
 
 from proxyherd.config.schema import Limits
+from proxyherd.core.flood_paths import spare_copies
 from proxyherd.core.framing import Overlong
 from proxyherd.core.handshake import State
-from proxyherd.core.messages import CLOCK_IS_SET, At, parse_at, parse_report
+from proxyherd.core.messages import CLOCK_IS_SET, At, Forget, parse_at, parse_report
 from proxyherd.core.node import Node
-from proxyherd.core.notes import FROM_THE_FUTURE, CaughtUp, Heard, LinkDown, LinkFailed, LinkUp, Skipped
+from proxyherd.core.notes import (
+    FROM_THE_FUTURE,
+    CaughtUp,
+    Flooded,
+    Heard,
+    LinkDown,
+    LinkFailed,
+    LinkUp,
+    Skipped,
+)
+from proxyherd.core.peer_messages import Changed
 from proxyherd.core.reply import Reply
 from proxyherd.core.sizes import SIZES
 from proxyherd.core.table import Table
@@ -405,6 +416,94 @@ def test_what_neighbours_took_is_learned_a_quarter_past_the_limit_and_then_skipp
     wires.servers["A"].links["B"].send_updates(newer[0] + b"\n")
     wires.settle()
     assert newer[0] in small.lines()
+
+
+# Spare copies. -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ring() -> Wires:
+    """A, B and C in a ring, and D beside B; only B knows that some copies are spare."""
+    wires = herd("AB", "AC", "BC", "BD")
+    graph = {"A": "BC", "B": "ACD", "C": "AB", "D": "B"}
+    wires.servers["B"].node.spare_copies = spare_copies(graph, "B")
+    return wires
+
+
+def test_a_spare_copy_of_an_update_leaves_with_what_else_is_sent_there(ring: Wires) -> None:
+    a, b, *_ = ring.servers.values()
+    line = a.report().answer
+    ring.turn("A")
+    ring.turn("B")
+    assert ring.live("B", "D") == [line]
+    assert ring.live("B", "C") == []
+    assert [note for note in b.node.notes if isinstance(note, Flooded)] == [Flooded(("C", "D"), [b"kiwi"])]
+    b.links["C"].send(Changed())
+    ring.turn("B")
+    assert ring.said["B", "C"] == [b"CHANGED", line]
+    ring.settle()
+    assert ring.live("B", "C") == [line], "once"
+
+
+def test_a_spare_copy_leaves_by_itself_when_that_is_asked_for(ring: Wires) -> None:
+    a, b, *_ = ring.servers.values()
+    line = a.report().answer
+    ring.settle()
+    b.links["C"].send_spare()
+    assert b.links["C"].spare == []
+    ring.turn("B")
+    assert ring.live("B", "C") == [line]
+
+
+def test_few_updates_wait_for_those_who_have_them_from_another_and_own_reports_for_nobody(
+    ring: Wires,
+) -> None:
+    a, b, _, d = ring.servers.values()
+    lines = [a.report(iamat(client)).answer for client in ("kiwi", "plum")]
+    lines.append(d.report(iamat("fig")).answer)
+    ring.turn("A")
+    ring.turn("D")
+    own = b.report(iamat("pear")).answer
+    ring.turn("B")
+    assert ring.live("B", "D") == [own, *lines[:2]]
+    assert ring.live("B", "A") == [own, lines[2]]
+    assert b.links["C"].spare == []
+    # What leaves now takes along what may wait.
+    assert ring.live("B", "C") == [own, lines[2], *lines[:2]]
+    clients = [b"pear", b"kiwi", b"plum", b"fig"]
+    assert Flooded(("C",), clients) in b.node.notes
+
+
+@pytest.mark.parametrize(("updates", "waits"), [(2, True), (8, True), (9, False)])
+def test_many_updates_at_once_wait_for_nobody(ring: Wires, updates: int, *, waits: bool) -> None:
+    assert SIZES.few_updates == 8
+    a, b, *_ = ring.servers.values()
+    for number in range(updates):
+        a.report(iamat(f"client-{number}"))
+    ring.turn("A")
+    ring.turn("B")
+    assert len(ring.live("B", "D")) == updates
+    assert len(ring.live("B", "C")) == (0 if waits else updates)
+    assert b"".join(b.links["C"].spare).count(b"\n") == (updates if waits else 0)
+
+
+def test_an_update_that_came_the_other_way_waits_for_nobody(ring: Wires) -> None:
+    ring.held.add(("A", "B"))
+    line = ring.servers["A"].report().answer
+    for name in "ACB":
+        ring.turn(name)
+    assert ring.live("C", "B") == ring.live("B", "A") == ring.live("B", "D") == [line]
+
+
+def test_a_tombstone_waits_for_nobody(ring: Wires) -> None:
+    a = ring.servers["A"]
+    a.report()
+    ring.settle()
+    assert ring.servers["B"].links["C"].spare != []
+    decide(a.node, Forget(b"kiwi"), 6 * SECOND)
+    ring.turn("A")
+    ring.turn("B")
+    assert [line[:5] for line in ring.said["B", "C"]] == [b"GONE ", b"AT A "]
 
 
 # Links. -------------------------------------------------------------------------------------------------------

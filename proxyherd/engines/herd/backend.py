@@ -15,6 +15,7 @@ from proxyherd.config.schema import Limits
 from proxyherd.config.secrets import Secrets
 from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.evictions import EvictingTable
+from proxyherd.core.flood_paths import spare_copies
 from proxyherd.core.follows.follows import Follows
 from proxyherd.core.handshake import Terms
 from proxyherd.core.node import Node
@@ -98,6 +99,7 @@ class HerdBackend:
             alone=not server.neighbours,
             now=loop.time(),
             erasure=herd.erasure,
+            spare_copies=spare_copies(herd.graph, server.name),
         )
         self._node.begin_replay()
         line_bytes = limits.max_line_bytes + PEER_LINE_SLACK
@@ -112,7 +114,12 @@ class HerdBackend:
             self._node,
             self._durability,
             wake,
-            later=Delays(loop, lambda: self.engine.pass_on(loop.time()), self._settle),
+            later=Delays(
+                loop,
+                lambda: self.engine.pass_on(loop.time()),
+                self._settle,
+                lambda: self.engine.send_spare(loop.time()),
+            ),
         )
         self.peers = Peers(
             herd,

@@ -16,6 +16,7 @@ from proxyherd.core.area_queries import AreaReply
 from proxyherd.core.area_searches import AreaSearches
 from proxyherd.core.early_queries import EarlyQueries, EarlyQuery
 from proxyherd.core.engine import Client, Said, Settled
+from proxyherd.core.flood_paths import NO_SPARE_COPIES
 from proxyherd.core.follows.follow import FollowReply
 from proxyherd.core.follows.follows import Follows
 from proxyherd.core.link import CLOSED, Link
@@ -160,11 +161,18 @@ class HerdEngine:
             self._unkept = []
         return self._node.take_notes()
 
+    def send_spare(self, now: float) -> None:
+        """Send the spare copies of updates that have waited."""
+        for peer in self._links:
+            peer.link.send_spare()
+        self._release(now)
+
     def let_go(self) -> None:
         """Let no query wait any more, because the server stops, perhaps long before it is ready. Clients whose queries
         wait are closed without an answer.
         """
         self._stops, self._can_wait = True, False
+        self._node.spare_copies = NO_SPARE_COPIES
         self._early.release()
         self.wake()
 
@@ -353,6 +361,7 @@ class HerdEngine:
 
     def _release(self, now: float) -> None:
         """Let the links send what they have to send, or end."""
+        spare = False
         for peer in tuple(self._links):
             link = peer.link
             if link.out or link.state is CLOSED:
@@ -360,6 +369,10 @@ class HerdEngine:
                     peer.release(now)
                 except Exception as error:  # noqa: BLE001 - the other neighbours are told
                     peer.fail(error)
+            elif link.spare:
+                spare = True
+        if spare and self._later is not None:
+            self._later.send_spare_later()
 
     def _look_up_again(self) -> None:
         """Look up again the queries that came before the server was ready, if their answers may have changed."""

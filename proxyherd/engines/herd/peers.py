@@ -269,7 +269,9 @@ class PeerConnection(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that wait to be sent."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + sum(map(len, self.link.spare))
 
     def check_certificate(self) -> None:
         """Let the link end, or not come up, if the other's certificate is revoked."""

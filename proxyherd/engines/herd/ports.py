@@ -44,13 +44,18 @@ class JournalWriter(Protocol):
 
 
 class Later(Protocol):
-    """Calls the engine's `pass_on` when everything that is ready has been read, and its `settle` a little later."""
+    """Calls the engine's `pass_on` when everything that is ready has been read, and its `settle` and its `send_spare` a little
+    later.
+    """
 
     def pass_on_soon(self) -> None:
         """Note that something is to be passed on."""
 
     def settle_later(self) -> None:
         """Note that something waits, perhaps since earlier calls. `settle` may be called at once."""
+
+    def send_spare_later(self) -> None:
+        """Note that spare copies of updates wait, perhaps since earlier calls."""
 
     def settled(self) -> None:
         """Note that nothing waits any more."""

@@ -1,4 +1,6 @@
-"""When what neighbours have told is passed on, and when it is written: within 5 ms, and with what comes late in that time."""
+"""When what neighbours have told is passed on, and when it is written: within 5 ms, and with what comes late in that time.
+And when spare copies leave.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from proxyherd.core.flood_paths import SPARE_COPY_SECONDS
 from proxyherd.engines.herd.delays import LEARNED_SECONDS, Delays
 
 
@@ -45,15 +48,15 @@ class FakeLoop:
 
 def delays() -> tuple[FakeLoop, Delays, list[float]]:
     loop, settled = FakeLoop(), list[float]()
-    return (
-        loop,
-        Delays(
-            cast("asyncio.AbstractEventLoop", loop),
-            lambda: None,
-            lambda: settled.append(round(loop.now - 7.0, 6)),
-        ),
-        settled,
-    )
+
+    def settle() -> None:
+        settled.append(round(loop.now - 7.0, 6))
+
+    return loop, Delays(cast("asyncio.AbstractEventLoop", loop), no_call, settle, no_call), settled
+
+
+def no_call() -> None:
+    raise AssertionError("nobody asked for it")
 
 
 def test_what_waits_is_written_after_5_ms_and_once() -> None:
@@ -103,7 +106,7 @@ def test_what_is_to_be_passed_on_is_so_once_in_the_next_step_of_the_loop() -> No
     passed_on: list[int] = []
 
     async def body() -> None:
-        waiting = Delays(asyncio.get_running_loop(), lambda: passed_on.append(1), lambda: None)
+        waiting = Delays(asyncio.get_running_loop(), lambda: passed_on.append(1), no_call, no_call)
         for rounds in (1, 2):
             waiting.pass_on_soon()
             waiting.pass_on_soon()
@@ -114,3 +117,27 @@ def test_what_is_to_be_passed_on_is_so_once_in_the_next_step_of_the_loop() -> No
         assert len(passed_on) == 2
 
     asyncio.run(body())
+
+
+def test_spare_copies_leave_after_25_ms_whoever_settles_meanwhile() -> None:
+    assert SPARE_COPY_SECONDS == 0.025
+    loop, sent = FakeLoop(), list[float]()
+    waiting = Delays(
+        cast("asyncio.AbstractEventLoop", loop),
+        no_call,
+        lambda: None,
+        lambda: sent.append(round(loop.now - 7.0, 6)),
+    )
+    waiting.send_spare_later()
+    loop.pass_time(0.024)
+    waiting.send_spare_later()
+    waiting.settle_later()
+    waiting.settled()
+    assert sent == []
+    loop.pass_time(0.001)
+    assert sent == [0.025]
+    loop.pass_time(1.0)
+    assert sent == [0.025]
+    waiting.send_spare_later()
+    loop.pass_time(0.025)
+    assert sent == [0.025, 1.05]

@@ -43,6 +43,7 @@ class Server:
         self.node.begin_replay()
         self.journal = Held(always=always)
         self.settles = 0
+        self.waits_with_spare = False
         self.noted: list[Note] = []
         self.engine = HerdEngine(self.node, self.journal, turns.wake, Sizes(early_queries=early), self)
         self.turn = turns.turn = Turn(self.engine, Asked(), observer, turns.wake)
@@ -84,6 +85,9 @@ class Server:
 
     def pass_on_soon(self) -> None:
         self.turns.soon.append(self.engine.pass_on)
+
+    def send_spare_later(self) -> None:
+        self.waits_with_spare = True
 
     def settle_later(self) -> None:
         self.settles = 1
@@ -573,6 +577,58 @@ def test_a_few_updates_are_learned_and_passed_on_without_a_turn_and_kept_and_tol
         Flooded(("Abe",), [b"kiwi"]),
         Flooded(("Amy",), [b"kiwi", b"plum"]),
     ]
+
+
+def spare_for_amy(server: Server) -> tuple[Neighbour, Neighbour]:
+    """Return two neighbours, Abe and Amy, of whom Amy has Abe's updates from him too."""
+    left, right = server.neighbours()
+    server.node.spare_copies = {"Abe": {b"AT Abe": frozenset({"Amy"})}}
+    return left, right
+
+
+OF_ABE = b"AT Abe +0.000000000 plum +1+1 5"
+
+
+def test_a_spare_copy_waits_until_somebody_asks_or_something_else_leaves(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = spare_for_amy(server)
+    left.tell(OF_ABE)
+    assert not server.waits_with_spare
+    server.turns.rest()
+    assert right.told == []
+    assert server.waits_with_spare
+    server.engine.send_spare(0.0)
+    assert right.told == [OF_ABE]
+    server.waits_with_spare = False
+    left.tell(OF_ABE.replace(b"plum", b"kiwi"))
+    server.turns.rest()
+    server.waits_with_spare = False
+    server.client(b"IAMAT fig +1+1 5")
+    server.turns.rest()
+    assert [line.split()[3] for line in right.told] == [b"plum", b"fig", b"kiwi"]
+    server.engine.beat(0.0)
+    assert not server.waits_with_spare, "nothing is left that could wait"
+
+
+def test_a_spare_copy_that_a_turn_passes_on_waits_likewise(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = spare_for_amy(server)
+    server.engine.wake()
+    left.tell(OF_ABE)
+    assert server.turns.rest() >= 1
+    assert right.told == []
+    assert server.waits_with_spare
+
+
+def test_a_server_that_stops_has_no_spare_copies(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = spare_for_amy(server)
+    left.tell(OF_ABE)
+    server.turns.rest()
+    server.engine.let_go()
+    left.tell(OF_ABE.replace(b"plum", b"kiwi"))
+    server.turns.rest()
+    assert [line.split()[3] for line in right.told] == [b"kiwi", b"plum"]
 
 
 # A report that is all a turn has to do takes a short way. ----------------------------------------------------------

@@ -560,16 +560,17 @@ def test_a_server_that_parts_tells_that_it_stops_and_has_no_links_left(
     play(tmp_path, body)
 
 
-@pytest.mark.parametrize(("unsent", "seconds"), [(0, 0.0), (1, 3.0)])
+@pytest.mark.parametrize(("unsent", "spare", "seconds"), [(0, 0, 0.0), (1, 0, 3.0), (0, 1, 3.0), (2, 3, 3.0)])
 def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
-    tmp_path: Path, unsent: int, seconds: float
+    tmp_path: Path, unsent: int, spare: int, seconds: float
 ) -> None:
     async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
-        await server.link("Ann", transport)
+        connection, _ = await server.link("Ann", transport)
         PeerConnection(peers, "Cid")  # it has no connection yet
         transport.waits = unsent
-        assert peers.unsent == unsent
+        connection.link.spare += [b"A"] * spare
+        assert peers.unsent == unsent + spare
         began = peers.loop.time()
         await peers.flush(began + 3.0)
         assert peers.loop.time() - began == pytest.approx(seconds, abs=0.011)

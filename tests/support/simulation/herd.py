@@ -38,6 +38,7 @@ class Herd:
         self.servers = self.laws.servers = self.network.servers
         for name in sorted(names):
             neighbours = [b if a == name else a for a, b in self.edges if name in (a, b)]
+            self.network.graph[name] = neighbours
             self.servers[name] = Server(self.world, self.network, name, neighbours, self.ask_at_once)
         self._connections = 0
         self.followers: list[SimulatedFollower] = []

@@ -144,6 +144,7 @@ class Network:
         self.world = world
         self.laws = laws
         self.servers: dict[str, Server] = {}
+        self.graph: dict[str, list[str]] = {}  # the neighbours of each server
         self._recorded: dict[str, bytes] = {}  # what the last dialler of a server said, for who replays it
         self._cuts: dict[Wire, int] = {}
         self._healed = False

@@ -13,6 +13,7 @@ from proxyherd.config.herd_file import PEER_LINE_SLACK
 from proxyherd.core.contact import Contact
 from proxyherd.core.engine import Said
 from proxyherd.core.erasures import longest_absence
+from proxyherd.core.flood_paths import NO_SPARE_COPIES, SPARE_COPY_SECONDS, spare_copies
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS, Entry, Forget, Whatsat, received
@@ -132,7 +133,7 @@ class SimulatedDelays:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._waits = self._passes_on = False
+        self._waits = self._passes_on = self._sends_spare = False
 
     def pass_on_soon(self) -> None:
         if not self._passes_on:
@@ -149,6 +150,15 @@ class SimulatedDelays:
             self._server.later(SETTLE_SECONDS, self._settle)
         elif self._server.world.rng.random() < 0.1:
             self._settle()
+
+    def send_spare_later(self) -> None:
+        if not self._sends_spare:
+            self._sends_spare = True
+            self._server.later(SPARE_COPY_SECONDS, self._send_spare)
+
+    def _send_spare(self) -> None:
+        self._sends_spare = False
+        self._server.engine.send_spare(self._server.now)
 
     def settled(self) -> None:
         self._waits = False
@@ -288,6 +298,7 @@ class Server:
             now=self.now,
             sizes=plan.sizes,
             erasure=plan.erasure,
+            spare_copies=spare_copies(self.network.graph, self.name) if plan.gathers else NO_SPARE_COPIES,
         )
         self.node.contact = WatchedContact(self.name, longest_absence(plan.erasure))
         self.node.contact.server = weakref(self)
