@@ -74,6 +74,7 @@ class Link:
         self.terms = terms
         self.dialled = dial is not None
         self.peer = dial
+        self.address = ""  # of the other side, if it has dialled
         self.state = State.HELLO
         self.reason = ""
         self.noted = False  # whether its end has been noted

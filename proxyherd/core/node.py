@@ -198,7 +198,7 @@ class Node(Decider):
         neighbour = self._neighbours.get(link.peer or "")
         if neighbour is None or neighbour.link is not link:
             if link.reason and not link.noted:
-                self.note(LinkFailed(link.peer, link.dialled, link.reason))
+                self.note(LinkFailed(link.peer, link.dialled, link.reason, link.address))
             link.noted = True
             return
         link.noted = True

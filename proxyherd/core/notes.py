@@ -49,11 +49,14 @@ class LinkDown(Struct, frozen=True):
 
 
 class LinkFailed(Struct, frozen=True):
-    """A connection ended before it was authenticated; the neighbour is the one that was dialled or claimed."""
+    """A connection ended before it was authenticated; the neighbour is the one that was dialled or claimed. `address`: that
+    of the other side, if it has dialled.
+    """
 
     neighbour: str | None
     dialled: bool
     reason: str
+    address: str = ""
 
 
 class Heard(Struct, frozen=True):

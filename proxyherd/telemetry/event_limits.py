@@ -65,9 +65,9 @@ class Events:
         self._let_through(self._limiter(of, event, _SELDOM_BURST, _SELDOM_REFILL_SECONDS), event, fields)
 
     def limited(self, of: str | None, event: str, reason: str, **fields: object) -> None:
-        """Log a failure, unless it is a repetition or one of many."""
+        """Log a failure, unless it is a repetition or one of many. The same failure at another address is no repetition."""
         limiter = self._limiters.setdefault((of, event), Limiter())
-        left_out = limiter.pass_on(reason, self.clock())
+        left_out = limiter.pass_on(f"{fields.get('address')} {reason}", self.clock())
         if left_out is not None:
             self.log.warning(event, **fields, reason=reason, left_out=left_out)
 

@@ -210,12 +210,14 @@ class LinkObserver:
                 if reason == REPLACED:  # repeatedly, if two servers have one name
                     self._failures.labels(neighbour).inc()
                 self._seldom(neighbour, "peer_closed", reason=reason)
-            case LinkFailed(claimed, dialled, reason):
+            case LinkFailed(claimed, dialled, reason, address):
                 self._failures.labels(claimed or "unknown").inc()
-                event = "peer_unreachable" if dialled else "peer_refused"
-                told = reason if reason.startswith(_BY_THE_OTHER) else ""
-                self._refuse(claimed, told if dialled else f"refused: {reason}")
-                self._events.limited(claimed, event, reason, neighbour=claimed)
+                if dialled:
+                    self._refuse(claimed, reason if reason.startswith(_BY_THE_OTHER) else "")
+                    self._events.limited(claimed, "peer_unreachable", reason, neighbour=claimed)
+                else:
+                    self._refuse(claimed, f"refused: {reason}")
+                    self._events.limited(claimed, "peer_refused", reason, neighbour=claimed, address=address)
             case Skipped(neighbour, line, reason):
                 self._skipped.labels(neighbour).inc()
                 self._events.limited(neighbour, "peer_line_skipped", reason, neighbour=neighbour, line=line)

@@ -67,6 +67,7 @@ def test_stranger_who_dials_with_another_secret_is_refused() -> None:
         herd.start()
         refused = herd["Bob"].wait_for_event("peer_refused", neighbour="Ann")
         assert "Ann does not prove the herd's secret" in refused["reason"]
+        assert refused["address"] == "127.0.0.1"
         told = "refused by the other: Ann does not prove the herd's secret; has it another secret file?"
         stranger.wait_for_event("peer_unreachable", neighbour="Bob", reason=told)
 

@@ -138,13 +138,13 @@ SCENARIOS: dict[str, Scenario] = {
         {"proxyherd_link_failures_total Ann": 1},
     ),
     "a neighbour fails to prove itself": noted(
-        LinkFailed("Ann", dialled=False, reason="no proof"),
-        [line("peer_refused", "warning", neighbour="Ann", reason="no proof", left_out=0)],
+        LinkFailed("Ann", dialled=False, reason="no proof", address="::1"),
+        [line("peer_refused", "warning", neighbour="Ann", address="::1", reason="no proof", left_out=0)],
         {"proxyherd_link_failures_total Ann": 1},
     ),
     "a stranger comes": noted(
         LinkFailed(None, dialled=False, reason="no handshake"),
-        [line("peer_refused", "warning", neighbour=None, reason="no handshake", left_out=0)],
+        [line("peer_refused", "warning", neighbour=None, address="", reason="no handshake", left_out=0)],
         {"proxyherd_link_failures_total unknown": 1},
     ),
     "a line is skipped": noted(
@@ -245,6 +245,14 @@ def test_a_link_that_a_newer_one_replaced_counts_as_a_failure(
     assert figures(watched.metrics)["proxyherd_link_failures_total Ann"] == failures
     events, _ = watched.end()
     assert events == [line("peer_closed", "warning", neighbour="Ann", reason=reason)]
+
+
+def test_the_same_failure_at_another_address_is_told_too(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        watched.observer.note([LinkFailed(None, dialled=False, reason="no handshake", address=address)])
+    events, _ = watched.end()
+    assert [(event["address"], event["left_out"]) for event in events] == [("192.0.2.1", 0), ("192.0.2.2", 1)]
 
 
 def test_one_reason_is_told_again_when_its_link_has_been_up_meanwhile(tmp_path: Path) -> None:

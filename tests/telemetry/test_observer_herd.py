@@ -98,6 +98,9 @@ class Soon:
     def settle_later(self) -> None:
         asyncio.get_running_loop().call_soon(self._backend._settle)
 
+    def send_spare_later(self) -> None:
+        asyncio.get_running_loop().call_soon(self._backend.engine.send_spare, 0.0)
+
     def settled(self) -> None:
         pass
 

@@ -161,7 +161,7 @@ class Peers:
             oldest.link.close("it was the oldest of more strangers than max_peer_connections")
 
     def _refused(self, address: str, _: AcceptFailure, reason: str) -> None:
-        self.node.note(LinkFailed(None, dialled=False, reason=f"{address}: {reason}"))
+        self.node.note(LinkFailed(None, dialled=False, reason=reason, address=address))
         self.engine.wake()
 
     async def _keep_dialling(self, neighbour: str) -> None:
@@ -258,6 +258,7 @@ class PeerConnection(asyncio.Protocol):
         self.host = canonical(str(peer[0])) if isinstance(peer, tuple) else ""
         nonce, old = secrets.token_bytes(NONCE_BYTES), not peers.node.table.gone
         self.link = Link(peers.terms, dial=self._dial, nonce=nonce, now=peers.loop.time(), takes_old=old)
+        self.link.address = self.host if self._dial is None else ""
         self._water = low_water(transport)
         if transport.get_extra_info("ssl_object") is not None:
             self.link.certified = dns_names(transport.get_extra_info("peercert"))

@@ -466,7 +466,9 @@ def test_what_is_told_of_connections_that_came_to_nothing_is_told_at_once(
         woken: list[bool] = []
         monkeypatch.setattr(peers.engine, "wake", lambda: woken.append(True))
         peers._refused("203.0.113.1", "tls", "it speaks plain")
-        assert told(peers) == [LinkFailed(None, dialled=False, reason="203.0.113.1: it speaks plain")]
+        assert told(peers) == [
+            LinkFailed(None, dialled=False, reason="it speaks plain", address="203.0.113.1")
+        ]
         assert woken == [True]
         failures = ["b", "a"]
         peers._unreachable("Cid", failures)
