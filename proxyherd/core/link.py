@@ -196,30 +196,28 @@ class Link:
 
     # The clock, and the end. ---------------------------------------------------------------------------------
 
-    def tick(self, now: float, ahead: float = 0.0) -> None:
+    def tick(self, now: float, ahead: float = 0.0) -> float:
         """Let time pass: send a heartbeat, or close the link if the other side is slow or silent. Call a few times per
         heartbeat. The heartbeat may be sent up to `ahead` seconds before it is due.
+
+        Return when there is something to do at the earliest; later if bytes are sent or received in the meantime.
         """
         terms = self.terms
-        if self.state is State.LIVE:
-            silence = SILENT_HEARTBEATS * terms.heartbeat
-            if self.more:  # its lines are handled in portions, and more may wait in the socket
-                self._heard = now
-            if now - self._heard > silence:
-                self.close(f"silent for {silence:g} s")
-            elif now - self._spoke >= terms.heartbeat - ahead:
-                self.out.append(BEAT)
-        elif self.state is not State.CLOSED and now - self.opened > terms.handshake:
-            self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
-
-    @property
-    def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest; later if bytes are sent or received in the meantime."""
-        if self.state is State.LIVE:
-            return min(
-                self._spoke + self.terms.heartbeat, self._heard + SILENT_HEARTBEATS * self.terms.heartbeat
-            )
-        return self.opened + self.terms.handshake if self.state is not State.CLOSED else self.opened
+        if self.state is not LIVE:
+            deadline = self.opened + terms.handshake
+            if self.state is not CLOSED and now > deadline:
+                self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
+            return deadline if self.state is not CLOSED else now
+        if self.more:  # its lines are handled in portions, and more may wait in the socket
+            self._heard = now
+        silence = SILENT_HEARTBEATS * terms.heartbeat
+        beat_at, silent_at = self._spoke + terms.heartbeat, self._heard + silence
+        if now > silent_at:
+            self.close(f"silent for {silence:g} s")
+        elif now >= beat_at - ahead:
+            self.out.append(BEAT)
+            beat_at = now + terms.heartbeat
+        return min(beat_at, silent_at)
 
     def revoke(self) -> None:
         """Note that the other's certificate has been revoked. The link does not come up, or ends."""

@@ -21,6 +21,7 @@ the log and the metrics wait in `notes`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -357,14 +358,18 @@ class Node(Decider):
 
     # Time. ---------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Let time pass: compare with neighbours again, close links that don't answer, become ready."""
+    def tick(self, now: float) -> float:
+        """Let time pass: compare with neighbours again, close links that don't answer, become ready. Return when there is
+        something to do at the earliest. -inf: it has to be called a few times a heartbeat.
+        """
+        due = math.inf if self._too_old is None else -math.inf
         self.contact.look_at_clock(self.rules.clock)
         if any(neighbour.pulled for neighbour in self._neighbours.values()):
             self._set_aside_if_lost(now)  # this process was suspended, and its links only seem to live
             self.contact.last = self.rules.clock
         for neighbour in list(self._neighbours.values()):
-            if overdue := neighbour.overdue(now, self._timing.catch_up_seconds):
+            walks = neighbour.pull is not None
+            if walks and (overdue := neighbour.overdue(now, self._timing.catch_up_seconds)):
                 neighbour.link.close(overdue)
                 self.closed(neighbour.link)
             elif now >= neighbour.compare_at:
@@ -372,7 +377,9 @@ class Node(Decider):
                 if not neighbour.link.is_old:
                     neighbour.link.send(Clock(self.rules.clock))
                 self._walks.begin(neighbour)
-        self._expiry.tick(self.erasures.oldest)
+            due = min(due, -math.inf if walks else neighbour.compare_at)
+        if self._too_old is not None or self.table.gone:
+            self._expiry.tick(self.erasures.oldest)
         self.searches.tick(now)
         if not self.ready:
             patience = self._timing.ready_seconds
@@ -380,11 +387,4 @@ class Node(Decider):
                 patience += self._timing.catch_up_seconds
             walking = any(neighbour.pull is not None for neighbour in self._neighbours.values())
             self.ready = now - self._started >= patience and not walking
-
-    @property
-    def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest. -inf: `tick` has to be called a few times a heartbeat."""
-        neighbours = self._neighbours.values()
-        if not self.ready or self._too_old is not None or any(one.pull is not None for one in neighbours):
-            return float("-inf")
-        return min((one.compare_at for one in neighbours), default=float("inf"))
+        return due if self.ready else -math.inf

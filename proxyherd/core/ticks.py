@@ -19,6 +19,11 @@ _LONGEST_SECONDS: Final = 1.0
 _EARLY: Final = 0.01
 """The part of an interval by which a timer may be early, because clocks are rounded."""
 
+_ROUNDED: Final = 2 * _EARLY
+
+_FAR_AHEAD: Final = 1 - (1 - _ROUNDED) / TICKS
+"""The part of a heartbeat by which one is sent early when all links send together."""
+
 
 def seconds_to_moment(now: float, interval: float) -> float:
     """Return the seconds until the next whole multiple of an interval."""
@@ -32,17 +37,20 @@ def step(heartbeat: float) -> float:
 
 def _longest(heartbeat: float) -> float:
     """Return the seconds between two ticks, at most. They divide a heartbeat, so a tick comes at each multiple of it."""
-    parts = next((parts for parts in (1, 2) if heartbeat / parts <= _LONGEST_SECONDS), TICKS)
-    return heartbeat / parts
+    if heartbeat <= _LONGEST_SECONDS:
+        return heartbeat
+    return heartbeat / (2 if heartbeat / 2 <= _LONGEST_SECONDS else TICKS)
 
 
 def seconds_to_tick(now: float, due: float, heartbeat: float) -> float:
     """Return the seconds until the next tick, if something is due at `due`: it comes at the last moment that is not later.
     What is due already waits for the next moment.
     """
+    longest = seconds_to_moment(now, _longest(heartbeat))
+    if due >= now + longest:
+        return longest
     interval = step(heartbeat)
-    latest = now + seconds_to_moment(now, _longest(heartbeat))
-    last_moment = (min(max(due, now), latest) / interval + _EARLY) // 1 * interval
+    last_moment = (max(due, now) / interval + _EARLY) // 1 * interval
     return max(last_moment - now, seconds_to_moment(now, interval))
 
 
@@ -50,7 +58,7 @@ def seconds_ahead(now: float, heartbeat: float) -> float:
     """Return how many seconds early a tick sends a heartbeat, at most. At a multiple of a heartbeat it is three quarters of
     one, so that all links send together. At any other moment it is the time until the next moment.
     """
-    rounded = 2 * _EARLY * step(heartbeat)
     if (now / heartbeat + _EARLY) % 1 < 1 / TICKS:
-        return heartbeat - step(heartbeat) + rounded
-    return seconds_to_moment(now, step(heartbeat)) - rounded
+        return heartbeat * _FAR_AHEAD
+    interval = step(heartbeat)
+    return seconds_to_moment(now, interval) - _ROUNDED * interval

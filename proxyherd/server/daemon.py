@@ -53,6 +53,10 @@ _OTHER_KEY: Final = (
 )
 
 
+_LOOK_SECONDS: Final = 5.0
+"""How often it is looked for what can wait to be logged, such as an expired certificate."""
+
+
 class Paths(Struct, frozen=True):
     """The files of one server. With a `log_max_bytes` of 0, the server does not rotate its log."""
 
@@ -119,6 +123,7 @@ class _Daemon:
         self._imports = SlowImports()
         self._background = Background(partial(self._observer.fault, "a background task failed"))
         self._told_ready = False
+        self._look_at = 0.0
         self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
@@ -275,18 +280,20 @@ class _Daemon:
     def _tick(self) -> None:
         """Let time pass, up to four times a heartbeat: for links, readiness, the watchdog, and the lag of the event loop."""
         self._observer.loop.lag.observe(max(0.0, time.monotonic() - self._expected))
-        due = -math.inf
+        now, due = self._loop.time(), -math.inf
         try:
             started = self._backend.tick()
-            self._observer.commands.tick()
-            self._observer.expiry.tick()
+            if now >= self._look_at:
+                self._look_at = now + _LOOK_SECONDS
+                self._backend.figures()
+                self._observer.tick()
             if self._notifier.watchdog:
                 self._notifier.tell("WATCHDOG=1")
             if not self._told_ready:
                 self._tell_ready(started=started)
             due = self._backend.tick_at
         finally:
-            seconds = seconds_to_tick(self._loop.time(), due, self._herd.timing.heartbeat_seconds)
+            seconds = seconds_to_tick(now, due, self._herd.timing.heartbeat_seconds)
             self._expected = time.monotonic() + seconds
             self._ticker = self._loop.call_later(seconds, self._tick)
 

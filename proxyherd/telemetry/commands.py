@@ -292,7 +292,7 @@ class CommandObserver:
             self._by_way["lines", outcome] -= number
 
     def tick(self) -> None:
-        """Let time pass; call a few times a heartbeat."""
+        """Let time pass; call every few seconds."""
         now = self._clock()
         self._unchanging.refill(now - self._refilled)
         self._refilled = now

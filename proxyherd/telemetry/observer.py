@@ -86,6 +86,11 @@ class Observer:
         finally:
             self._file.flush()
 
+    def tick(self) -> None:
+        """Log what only time brings. Call every few seconds."""
+        self.commands.tick()
+        self.expiry.tick()
+
     def open_web(self) -> None:
         """Have the series of the web port from now on: to Prometheus, a counter's first appearance is no increase."""
         self.commands.open_web()

@@ -1165,16 +1165,15 @@ def test_nothing_is_recognised_in_the_middle_of_something_else() -> None:
 
 def test_a_link_says_when_it_has_to_beat_to_be_given_up_or_to_have_shaken_hands() -> None:
     half_open = listener(now=5)
-    assert half_open.tick_at == 5 + HANDSHAKE
+    assert half_open.tick(6) == 5 + HANDSHAKE
     link, _ = linked()
-    assert link.tick_at == HEARTBEAT
-    link.tick(HEARTBEAT)
+    assert link.tick(0) == HEARTBEAT
+    assert link.tick(HEARTBEAT) == 2 * HEARTBEAT
     assert link.data_to_send(HEARTBEAT) == b"BEAT\n"
-    assert link.tick_at == 2 * HEARTBEAT
-    for beats in range(2, 2 * SILENT_HEARTBEATS):
-        assert link.tick_at == min(beats, SILENT_HEARTBEATS) * HEARTBEAT
+    for beats in range(2, SILENT_HEARTBEATS + 2):
+        assert link.tick((beats - 1) * HEARTBEAT) == min(beats, SILENT_HEARTBEATS) * HEARTBEAT
         link.send_updates(b"AT\n")
         link.data_to_send(beats * HEARTBEAT)
     link.receive_data(b"BEAT\n", 100)
     link.close("")
-    assert link.tick_at == 0
+    assert link.tick(100) == 100

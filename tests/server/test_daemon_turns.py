@@ -638,3 +638,24 @@ def test_a_tick_that_raises_is_not_the_last_one(
         daemon._ticker.cancel()
 
     run(body)
+
+
+def test_what_can_wait_to_be_logged_is_looked_for_every_five_seconds(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(bob: Bob) -> None:
+        daemon = cast("Any", bob.daemon)
+        daemon._expected, daemon._told_ready = 0.0, True
+        moments = [7.0, 7.5, 11.9, 12.0, 12.5, 17.1, 22.0]
+        loop = SimpleNamespace(time=lambda: moments[0], call_later=lambda *_: None)
+        looked: list[tuple[str, float]] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(daemon, "_loop", loop)
+            patch.setattr(daemon._backend, "figures", lambda: looked.append(("table", moments[0])))
+            patch.setattr(daemon._observer, "tick", lambda: looked.append(("log", moments[0])))
+            while moments:
+                daemon._tick()
+                del moments[0]
+        assert looked == [(what, moment) for moment in (7.0, 12.0, 17.1) for what in ("table", "log")]
+
+    run(body)

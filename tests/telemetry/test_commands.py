@@ -169,9 +169,9 @@ def reports(count: int, via: str = VIA) -> Scenario:
 def many_commands(it: Watched) -> None:
     for _ in range(1_003):
         it.observer.commands.alike(LABEL, [b""], [Reply("other", "invalid", b"? ")])
-    it.observer.commands.tick()
+    it.observer.tick()
     it.clock.now += 10.0
-    it.observer.commands.tick()
+    it.observer.tick()
 
 
 SCENARIOS: dict[str, Scenario] = {

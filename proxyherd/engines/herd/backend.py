@@ -90,6 +90,8 @@ class HerdBackend:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = loop = asyncio.get_running_loop()
         self._replayed = False
+        self.tick_at = -math.inf
+        """When `tick` has something to do at the earliest, on the loop's clock."""
         self.table = make_table(secrets, limits)
         self._node = Node(
             server.name,
@@ -173,15 +175,9 @@ class HerdBackend:
 
     def tick(self) -> bool:
         """Let time pass on the links. Return whether the start is over, even if something fails now."""
-        self._observer.table.evicted(self.table.evicted, len(self.table))
-        if self._replayed and not self.peers.parting:
-            self.peers.tick(self._loop.time())
+        links = self._replayed and not self.peers.parting
+        self.tick_at = self.peers.tick(self._loop.time()) if links else -math.inf
         return self._replayed and self._node.ready
-
-    @property
-    def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest, on the loop's clock."""
-        return self.peers.tick_at if self._replayed and not self.peers.parting else -math.inf
 
     def renew(self, secrets: Secrets, contexts: Contexts) -> None:
         """Use other secrets and certificates for future links."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import secrets
 import time
@@ -91,25 +92,24 @@ class Peers:
             if name > self._server.name:
                 self._dialling.append(self.loop.create_task(self._keep_dialling(name)))
 
-    def tick(self, now: float) -> None:
-        """Let time pass for every link. Call a few times per heartbeat, or less often if `tick_at` allows it."""
+    def tick(self, now: float) -> float:
+        """Let time pass for every link. Call a few times per heartbeat, or not before what it returns: when there is
+        something to do at the earliest.
+        """
         self.node.rules.clock = time.time_ns()  # locations become too old even if nothing happens
-        ahead = seconds_ahead(now, self.terms.heartbeat)
+        ahead, due = seconds_ahead(now, self.terms.heartbeat), math.inf
         for connection in tuple(self.connections):
             try:
                 connection.look(now)
-                connection.link.tick(now, ahead)
-                if connection.link.state is State.CLOSED:
-                    self.node.closed(connection.link)
+                link = connection.link
+                due = min(due, link.tick(now, ahead))
+                if link.state is CLOSED:
+                    self.node.closed(link)
             except Exception as error:  # noqa: BLE001 - time passes for the others
                 connection.fail(error)
-        self.node.tick(now)
+        due = min(due, self.node.tick(now))
         self.engine.beat(now)
-
-    @property
-    def tick_at(self) -> float:
-        """When `tick` has something to do at the earliest, on the loop's clock."""
-        return min([self.node.tick_at, *[one.link.tick_at for one in self.connections]])
+        return due
 
     def part(self) -> None:
         """Stop dialling and listening, and close every link: see `linger`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -413,12 +414,12 @@ class Server:
         now = self.now
         self.node.rules.clock = self.clock
         heartbeat = self.world.timing.heartbeat_seconds
-        ahead = seconds_ahead(now - self._ticks_from, heartbeat)
+        ahead, due = seconds_ahead(now - self._ticks_from, heartbeat), math.inf
         for end in tuple(self.ends):
-            end.link.tick(now, ahead)
+            due = min(due, end.link.tick(now, ahead))
             if end.link.state is State.CLOSED:
                 self.node.closed(end.link)
-        self.node.tick(now)
+        due = min(due, self.node.tick(now))
         self.engine.beat(now)
         contact = self.node.contact
         if contact.aside is None:  # else the snapshot would lack it
@@ -427,7 +428,6 @@ class Server:
             if (contact.doubted or rewrites) and self.disk.rewrite(self.table):
                 contact.doubted = 0
         self.disk.moment = contact.of_journal
-        due = min([self.node.tick_at, *[end.link.tick_at for end in self.ends]])
         own = self._ticks_from
         self.later(seconds_to_tick(now - own, due - own, heartbeat), self._tick)
 
