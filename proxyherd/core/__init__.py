@@ -9,7 +9,7 @@ What a client says, and what becomes of it:
 - `conversation`: one connection of a client
 - `slow_reader`: how long a client may not read
 - `turn`: in which order everything happens that is ready at one moment
-- `engine`: what a turn wants of an engine, and of a client's connection
+- `engine`: what a turn wants of an engine, and of a client's connection; `turn_ports`: of the log, and of Places
 - `early_queries`: queries that came before they can be answered
 - `limiters`: how often something is logged
 - `buckets`: how much a client may ask

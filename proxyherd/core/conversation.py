@@ -200,7 +200,7 @@ class Conversation:
         self._asks = False
         if not answers or self.stage >= _LINGERING:
             return b""
-        return b"\n".join([*answers, b""])
+        return b"\n".join(answers) + b"\n"
 
     def owe(self, commands: Iterable[tuple[Line, Reply]]) -> None:
         """Note the lines that were taken, whose answers are in their replies now or later."""

@@ -64,11 +64,11 @@ class Said(Struct, eq=False):
 
     client: Client
     lines: list[Line]
-    reports: list[Report]  # with which the lines begin
+    reports: Sequence[Report]  # with which the lines begin
     others: Sequence[Judged]  # behind those
     stored: int = 0  # this many reports, from the first on, are stored by now
     replies: Sequence[Reply] = ()  # to the other lines; one with neither answer nor entry waits
-    error: Exception | None = None  # that this client's lines have raised
+    error: Exception | None = None  # that this client's lines have raised, if not all of them are stored
 
 
 class Settled(Struct):

@@ -10,12 +10,15 @@ dropped. Otherwise a web page could let its visitor's browser send commands.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from proxyherd.core.area_queries import AreaQuery, spell_query
 from proxyherd.core.follows.follow import Follow, Unfollow, spell_follow
 from proxyherd.core.messages import COPIED_BYTES, METHOD_BYTES, Forget, is_http_request
 from proxyherd.core.value import Value
+
+_SLASH: Final = ord("/")
+"""In each HTTP request, and in few other lines. One byte is found much faster than several."""
 
 
 class Overlong(Value):
@@ -97,7 +100,7 @@ class LineFramer:
         found = data.split(b"\n", most)
         fit = len(data) <= limit or max(map(len, found)) <= limit
         self._data = found.pop()
-        if self._ends_at_http and b"HTTP/" in data:
+        if self._ends_at_http and _SLASH in data and b"HTTP/" in data:
             self._end_at_request(found)
         if fit:
             return found  # type: ignore[return-value]  # nobody else has the list

@@ -101,18 +101,18 @@ class Rules:
 
     def judge_each(
         self, taken: Sequence[list[Line]], at: int
-    ) -> tuple[Iterable[list[Report]], Iterable[Sequence[Judged]]]:
+    ) -> tuple[Iterable[Sequence[Report]], Iterable[Sequence[Judged]]]:
         """Judge the lines of several clients, and return what `judge` does, for each of them. If each has one line, as is
         usual, all are parsed in one step.
         """
         lines = [*chain.from_iterable(taken)]
-        if len(lines) == len(taken) == [*map(len, taken)].count(1) and {*map(type, lines)} <= _LINES:
+        if len(lines) == len(taken) and all(taken) and {*map(type, lines)} <= _LINES:
             whole: Any = lines
             reports: list[Any] = [
                 *map(parse_report, whole, self._names, repeat(at), self._forms, self._leads)
             ]
             if self._takes_reports and None not in reports:
-                return [[report] for report in reports], repeat(())
+                return zip(reports), repeat(())
             each = [*map(_judge_line, whole, reports, repeat(self._takes_reports), self._forms)]
             return (
                 [[one] if type(one) is Report else [] for one in each],

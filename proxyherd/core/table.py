@@ -168,11 +168,10 @@ class Table:
         leaf = self._known.get(client)
         if leaf is None:
             leaf = self.leaf(client)
-        clients = self._leaves[leaf]
-        held = clients.get(client) if clients else None
         if self.gone and self.is_erased(client, entry.line, leaf):
             return False
-        if held is None or clients is None:
+        clients = self._leaves[leaf]
+        if not clients or (held := clients.get(client)) is None:
             if not self.has_room(client, entry.line, None, room):
                 return False
             self.put(client, entry, leaf)

@@ -2,14 +2,14 @@
 
 A turn has no event loop, no clock and no I/O. Time is an argument of `run`. Effects are calls on ports: the engine with
 its journal and its links, the clients, the log, and the queries for places. Calls cost less than a list of effects, and
-so the order of effects is written here; the simulation tests it. A report that is all a turn has to decide takes a short
-way, in the same order:
+so the order of effects is written here; the simulation tests it. A report that is all a turn has to decide takes a
+short way, in the same order:
 
 1. The engine handles what came from neighbours or from Redis. Then it decides about all that clients have sent.
 2. The engine keeps what it has stored. If it must wait for the disk, the turn waits too, and no other turn begins.
 3. The engine sends the updates to the neighbours, before the clients get their answers.
-4. The clients get their answers, in order, one write for each client. Some queries for places are answered here too. Then
-   those who follow clients or areas are told what has changed.
+4. The clients get their answers, in order, one write for each client. Some queries for places are answered here too.
+   Then those who follow clients or areas are told what has changed.
 5. The log is written, and events are counted. Then some queries for places begin.
 
 The engine `herd` has its results in the same turn. The engine `redis` has them later, and wakes another turn. What is
@@ -23,17 +23,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, cast
 
 from proxyherd.core.engine import Client, Engine, Said, Settled
 from proxyherd.core.follows.follower import Pushed
 from proxyherd.core.framing import Line
-from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.sizes import SIZES, Sizes
+from proxyherd.core.turn_ports import PlacesQueries, TurnLog
 
 _LATELY_SECONDS: Final = 0.05
 """For this long after a client's line, more are expected, and a turn handles fewer lines from neighbours."""
@@ -43,76 +43,18 @@ _its_answer = attrgetter("answer")
 _its_outcome = attrgetter("outcome")
 
 
-class CommandLog(Protocol):
-    """The log of commands. Each is logged in the turn in which its answer is sent."""
-
-    def report(self, client: bytes, line: bytes, answer: bytes) -> None:
-        """Log the stored report of a turn that has no other command. A client is named by its label."""
-
-    def reports(self, clients: Sequence[bytes], lines: Sequence[bytes], answers: Sequence[bytes]) -> None:
-        """Log stored reports, each with its client's label and its answer."""
-
-    def alike(self, client: bytes, lines: Sequence[Line], replies: Sequence[Reply]) -> None:
-        """Log other commands in a row of a client, which have the same outcome."""
-
-
-class TurnLog(Protocol):
-    """The log of a turn."""
-
-    @property
-    def commands(self) -> CommandLog:
-        """The log of commands."""
-
-    def note(self, notes: Sequence[Note]) -> None:
-        """Log the notes of the engine."""
-
-    def end_turn(self) -> None:
-        """Write the lines of this turn."""
-
-    def fault(self, what: str, error: Exception) -> None:
-        """Log a fault of the program."""
-
-
-class PlacesQueries(Protocol):
-    """The queries for places. A query comes here when its client's location is known, and gets its answer here."""
-
-    def __bool__(self) -> bool:
-        """Whether something is left for another turn."""
-
-    def admit(self, client: Client, reply: Reply) -> bool:
-        """Return whether a client may ask now. If it asks too fast, its query is answered."""
-
-    def answer_at_once(self, reply: Reply) -> float:
-        """Answer a query if that takes a fraction of a millisecond. Return the seconds that it took, answered or not."""
-
-    def add(self, client: Client, reply: Reply) -> None:
-        """Add a query that is to begin in this turn or a later one."""
-
-    def drop(self, gone: Container[Client]) -> None:
-        """Forget the queries of disconnected clients that have not begun."""
-
-    def cancel(self, client: Client) -> None:
-        """Cancel the queries of a client that have begun: nobody needs their answers any more."""
-
-    def ask_some(self, answered: Callable[[Client], None]) -> None:
-        """Begin as many queries as delay nobody. Call `answered` with a client when one of its replies has its answer."""
-
-
-class _Stored:
+class _Stored(NamedTuple):
     """Stored reports as columns: of each its client's label, its line and its answer."""
 
-    __slots__ = ("answers", "labels", "lines")
+    labels: list[bytes]
+    lines: list[bytes]
+    answers: list[bytes]
 
-    def __init__(self) -> None:
-        self.labels: list[bytes] = []
-        self.lines: list[bytes] = []
-        self.answers: list[bytes] = []
-
-    def add(self, label: bytes, lines: Sequence[bytes], answers: Sequence[bytes | None]) -> None:
+    def add(self, label: bytes, lines: Sequence[bytes], answers: Iterable[bytes]) -> None:
         """Add stored reports of a client."""
-        self.labels += [label] * len(lines)
-        self.lines += lines
-        self.answers += cast("Sequence[bytes]", answers)
+        self.labels.extend([label] * len(lines))
+        self.lines.extend(lines)
+        self.answers.extend(answers)
 
 
 class Turn:
@@ -136,6 +78,7 @@ class Turn:
         self._wake = wake
         self._sizes = sizes
         self._clients: deque[Client] = deque()
+        self._asked = False  # whether a client has asked for a turn since the latest one began
         self._given_up: deque[tuple[Client, str]] = deque()
         self.received = 0  # when what this turn decides about has arrived, in nanoseconds of POSIX time
         self._search_seconds: float
@@ -144,7 +87,7 @@ class Turn:
         # The second list: everything else.
         self._reported: list[Said] = []
         self._said: list[Said] = []
-        self._stored = _Stored()  # in this turn, answered and not logged yet
+        self._stored = _Stored([], [], [])  # in this turn, answered and not logged yet
         self._waits = False  # for the disk
         self._kept: bool | None  # what this turn has stored; None: not known yet
 
@@ -153,7 +96,9 @@ class Turn:
         if not client.queued:
             client.queued = True
             self._clients.append(client)
-            self._wake()
+            if not self._asked:
+                self._asked = True
+                self._wake()
 
     def client_left(self, client: Client) -> None:
         """Note that a client is gone: nobody needs the answers to its queries for places."""
@@ -164,6 +109,7 @@ class Turn:
 
         `now`: seconds of one monotonic clock. `received`: nanoseconds of POSIX time.
         """
+        self._asked = False
         if not self._waits:
             self._kept = True
             if self._begin(now, received):
@@ -178,7 +124,9 @@ class Turn:
         self._end(now)
 
     def _begin(self, now: float, received: int) -> bool:
-        """Decide about what has arrived, and keep it. Return whether it was one report and nothing else, which is kept, sent and answered by now."""
+        """Decide about what has arrived, and keep it. Return whether it was one report and nothing else, which is kept,
+        sent and answered by now.
+        """
         engine = self._engine
         self.received, self._search_seconds = received, self._sizes.search_seconds
         if self._clients:
@@ -227,13 +175,17 @@ class Turn:
 
     def _answer_reports(self) -> None:
         """Answer the clients of whose lines all are stored reports."""
+        labels, lines, answers = self._stored  # what `add` does, without calling it for each client
         for one in self._reported:
-            client, answers = one.client, [*map(_line, one.reports)]
+            client, reports = one.client, one.reports
+            own = [reports[0].line] if len(reports) == 1 else [*map(_line, reports)]
             try:
-                client.answer(answers)
+                client.answer(own)
             except Exception as error:  # noqa: BLE001 - the others' answers leave
                 self._failed(client, error)
-            self._stored.add(client.label, cast("list[bytes]", one.lines), answers)
+            labels += [client.label] * len(own)
+            lines += one.lines  # type: ignore[arg-type]  # those of reports are bytes
+            answers += own
         self._reported.clear()
 
     def _finish(self, settled: Settled) -> None:
@@ -331,7 +283,9 @@ class Turn:
         self._tell_released(client, client.release())
 
     def _answer_at_once(self, client: Client, replies: Iterable[Reply]) -> None:
-        """Let Places answer queries now, if that is quick, no earlier query waits, and this turn has time left for it."""
+        """Let Places answer queries now, if that is quick, no earlier query waits, and this turn has time left for
+        it.
+        """
         for reply in replies:
             if reply.entry is None:
                 continue
@@ -353,7 +307,7 @@ class Turn:
             said = lines[at : at + len(alike)]
             at += len(alike)
             if outcome == "stored":
-                self._stored.add(client.label, cast("Sequence[bytes]", said), [*map(_its_answer, alike)])
+                self._stored.add(client.label, cast("Sequence[bytes]", said), map(_its_answer, alike))
             else:
                 if self._stored.lines:
                     self._log_stored()
@@ -376,15 +330,15 @@ class Turn:
 
     def _log_stored(self) -> None:
         """Log the stored reports that have gathered."""
-        stored, self._stored = self._stored, _Stored()
+        stored, self._stored = self._stored, _Stored([], [], [])
         try:
-            self._commands.reports(stored.labels, stored.lines, stored.answers)
+            self._commands.reports(*stored)
         except Exception as error:  # noqa: BLE001 - as where the turn is logged
             self._fault("reports cannot be logged", error)
 
     def _hear_one(self, now: float) -> bool:
-        """Do what `_hear_clients` does, for one client. If it has sent one report, take the short way: the same steps, without
-        lists. Return whether that was possible.
+        """Do what `_hear_clients` does, for one client. If it has sent one report, take the short way: the same steps,
+        without lists. Return whether that was possible.
         """
         client = self._clients.popleft()
         client.queued = False
@@ -412,8 +366,7 @@ class Turn:
 
     def _hear_clients(self, now: float) -> None:
         """Take lines from the clients, and let the engine decide about them."""
-        clients: list[Client] = []
-        taken: list[list[Line]] = []
+        taken: dict[Client, list[Line]] = {}
         lines_left, most = self._sizes.turn_lines, self._sizes.client_lines
         for _ in range(len(self._clients)):
             if lines_left <= 0:
@@ -426,19 +379,18 @@ class Turn:
                 self._failed(client, error)
                 continue
             lines_left -= len(lines) + client.besides
-            clients.append(client)
-            taken.append(lines)
+            taken[client] = lines
         self._lately, self._lately_until = self._sizes.turn_lines - lines_left, now + _LATELY_SECONDS
-        reports, others = self._engine.rules.judge_each(taken, self.received)
-        self._decide([*map(Said, clients, taken, reports, others)])
+        reports, others = self._engine.rules.judge_each([*taken.values()], self.received)
+        self._decide([*map(Said, taken, taken.values(), reports, others)])
 
     def _decide(self, said: list[Said]) -> None:
         """Let the engine decide about these lines."""
         self._engine.decide(said)
         for one in said:
-            if one.error is not None:
-                self._failed(one.client, one.error)
-            elif one.stored == len(one.lines) and not one.client.owed:
+            if one.stored == len(one.lines) and not one.client.owed:
                 self._reported.append(one)
+            elif one.error is not None:
+                self._failed(one.client, one.error)
             else:
                 self._said.append(one)

@@ -92,7 +92,7 @@ def test_the_lines_of_several_clients_are_judged_as_those_of_each(
     it = rules()
     it.begin(5 * SECOND, takes_reports=takes_reports)
     reports, others = it.judge_each(taken, 5 * SECOND)
-    judged = [(own, [*rest]) for own, rest in zip(reports, others, strict=False)]
+    judged = [([*own], [*rest]) for own, rest in zip(reports, others, strict=False)]
     assert judged == [it.judge(own, 5 * SECOND) for own in taken]
 
 

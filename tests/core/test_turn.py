@@ -260,6 +260,27 @@ def test_a_client_that_says_several_things_is_heard_once_in_a_turn_with_64_lines
     assert world.one_turn() == []
 
 
+def test_clients_ask_for_one_turn_together_and_for_another_one_from_its_begin_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    turn = Turn(world.engine, world.asked, world.observer, lambda: asked.append(1))
+
+    def say(*names: str) -> None:
+        asked.clear()
+        for name in names:
+            Pipeliner(turn, [b"R1"], name)
+        assert len(asked) == 1
+
+    say("one", "two")
+    monkeypatch.setattr(world.engine, "send", lambda _: say("three", "four"))
+    turn.run(0.0, 5)
+    monkeypatch.setattr(world.engine, "begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        turn.run(0.0, 5)
+    say("five", "six")
+
+
 def test_turns_go_on_while_the_engine_has_more(world: World) -> None:
     world.engine.more = True
     world.turns.wake()

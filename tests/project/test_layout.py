@@ -86,6 +86,7 @@ ELSEWHERE: Final = (
     Elsewhere("client/rules", "errors", "client/rules/test_commands.py", "answers are such errors"),
     Elsewhere("config", "errors", "config/test_herd_file.py", "each mistake in a file is such an error"),
     Elsewhere("core", "engine", "engines/test_engine_laws.py", "an interface: both engines keep its laws"),
+    Elsewhere("core", "turn_ports", "core/test_turn.py", "interfaces: a turn is tested with them"),
     Elsewhere("core", "decider", "core/test_node.py", "a node decides about commands"),
     Elsewhere("core", "news notes reply", "core/test_node.py", "what a node passes on, tells and answers"),
     Elsewhere("core", "peer_messages", "core/test_link.py", "a link reads and writes each of them"),

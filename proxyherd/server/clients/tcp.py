@@ -228,7 +228,12 @@ class ClientConnection(asyncio.Protocol):
 
     def answer(self, answers: list[bytes]) -> None:
         """Write the answers to the lines that were taken, in one write, if no other answer is owed."""
-        self._send(self._conversation.answer(answers))
+        conversation, transport = self._conversation, self._transport
+        data = conversation.answer(answers)
+        if data and transport is not None:
+            transport.write(data)
+        if conversation.stage is not OPEN:
+            self._follow()
 
     def release(self) -> list[tuple[Line, Reply]]:
         """Write the answers that are ready, in order, in one write; return their commands."""

@@ -185,7 +185,7 @@ class WatchedEngine(HerdEngine):
 
     def decide(self, said: Sequence[Said]) -> None:
         server = self._server
-        reported: list[list[Report]] = [one.reports for one in said]
+        reported: list[Sequence[Report]] = [one.reports for one in said]
         super().decide(said)
         for one, reports in zip(said, reported, strict=True):
             if one.error is not None:
