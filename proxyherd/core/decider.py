@@ -7,7 +7,6 @@ is ready, queries about unknown clients wait. While the journal is replayed, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import sub
 from typing import Any
 
 from proxyherd.config.schema import ErasureSettings, Limits
@@ -67,16 +66,17 @@ class Decider:
         each client. The first one that is not stored, and all lines behind it, are for `decide`.
         """
         advance, room, too_old = self.table.advance, self._room, self._too_old
-        news, ends = self.news, [len(self.news)]  # behind the news of each client
+        news, counts = self.news, []
         add = news.append
         for reports in said:
+            before = len(news)
             for report in reports:
                 held = advance(report.client, Entry(report.line, report.nanoseconds), room, too_old)
                 if held is False:
                     break
                 add(News(report.client, report.line, None, False, held))
-            ends.append(len(news))
-        return [*map(sub, ends[1:], ends)]
+            counts.append(len(news) - before)
+        return counts
 
     def store_alone(self, report: Report) -> News | None:
         """Store a report that will be the only news. Return it, None if it was not stored."""

@@ -406,6 +406,8 @@ class BareServer:
         exempt, self.clients = self.clients, [self.connect(1, COUNTED)]
         for name, lines in (("a report alone", 1), ("a report of 32 in a turn", 32)):
             await self.commands(f"{name}, counted", report, clients=1, lines=lines)
+        self.clients = [self.connect(port) for port in range(50)]
+        await self.commands("a report of 50 clients with one each", report, clients=50, lines=1)
         self.clients = exempt
         await self.web()
         await self.updates("a neighbour's update of 256")
