@@ -51,6 +51,34 @@ _LOOK_SECONDS: Final = 0.001
 """Between two looks whether a turn still waits for the disk."""
 
 
+async def _second_when(condition: Callable[[], bool]) -> None:
+    """Wait for a second at whose beginning a condition holds. A timer asks: to resume a task costs more than that."""
+    loop = asyncio.get_running_loop()
+    held = loop.create_future()
+    timer: asyncio.TimerHandle
+
+    def ask_later() -> None:
+        nonlocal timer
+        timer = loop.call_later(seconds_to_moment(loop.time(), _SECOND), ask)
+
+    def ask() -> None:
+        if held.cancelled():
+            return
+        try:
+            if condition():
+                held.set_result(None)
+            else:
+                ask_later()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            held.set_exception(error)
+
+    ask_later()
+    try:
+        await held
+    finally:
+        timer.cancel()
+
+
 class Durability:
     """Drives the journal of one server. The journal has been started before."""
 
@@ -78,6 +106,7 @@ class Durability:
         self._step = min(_MOMENT_NANOSECONDS, self._absence // 32)
         self._timer = RewriteTimer(node, erasure.rewrite_seconds)
         self._told_kept = False
+        self._has_to_rewrite = False
         self._dropped = 0  # lines that were in doubt, as far as they are told
         # Only one that others keep up to date can be too old. Until that is known, the last mark stays.
         moment, clock = mark.moment(journal.found), time.time_ns()
@@ -180,26 +209,32 @@ class Durability:
         during a replay and a rewrite.
         """
         while True:
-            await self._next_second()
-            self._journal.check()
-            self._tell()  # before any wait: a rewrite may mend it meanwhile
-            if self._journal.unsynced and self._settings.fsync == "everysecond":
-                await self._sync()
+            await _second_when(self._has_to_sync)
+            await self._sync()
+
+    def _has_to_sync(self) -> bool:
+        self._journal.check()
+        self._tell()  # before any wait: a rewrite may mend it meanwhile
+        return self._journal.unsynced and self._settings.fsync == "everysecond"
 
     async def keep(self) -> None:
         """Rewrite and mend the journal, for ever; call when everything is replayed."""
         while True:
-            await self._next_second()
-            if self._settings.fsync == "off":
-                self._journal.drop_unsynced()
-            due = self._timer.look(time.monotonic(), wanted=self._has_to_look)
-            if due or self._journal.failing or self._journal.wants_rewrite or self._has_dropped:
+            await _second_when(self._has_to_write)
+            if self._has_to_rewrite:
                 await self._rewrite()
-            elif not self.lacks:
-                continue  # `watch` has told the rest
             if self._node.caught_up:
                 self.lacks = ""
             self._tell()
+
+    def _has_to_write(self) -> bool:
+        """Whether a rewrite is due, or the mark may change; `watch` tells the rest."""
+        journal = self._journal
+        if self._settings.fsync == "off":
+            journal.drop_unsynced()
+        due = self._timer.look(time.monotonic(), wanted=self._has_to_look)
+        self._has_to_rewrite = due or bool(journal.failing) or journal.wants_rewrite or self._has_dropped
+        return self._has_to_rewrite or bool(self.lacks)
 
     @property
     def _has_to_look(self) -> bool:
@@ -210,9 +245,6 @@ class Durability:
     def _has_dropped(self) -> bool:
         """Whether lines were dropped that the journal still has."""
         return self._node.contact.doubted != 0 and self._node.contact.aside is None
-
-    async def _next_second(self) -> None:
-        await asyncio.sleep(seconds_to_moment(asyncio.get_running_loop().time(), _SECOND))
 
     async def close(self) -> None:
         """Bring everything to disk and close the files."""

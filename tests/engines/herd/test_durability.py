@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fake_redis
 import pytest
@@ -141,6 +141,48 @@ def test_what_is_done_each_second_is_done_at_the_same_moments(
         await asyncio.sleep(3.0)
         assert looked == pytest.approx([1.0, 2.0, 3.0])
         assert swept == pytest.approx([1.0, 2.0, 3.0])
+
+    live(tmp_path, monkeypatch, body, fsync="off")
+
+
+def test_a_second_in_which_nothing_is_to_be_done_resumes_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle server has several of them each second, and to resume one costs more than to ask."""
+
+    async def body(life: Life) -> None:
+        life.durability.lacks = ""
+        life.begin(life.durability.watch, life.durability.keep)
+        await asyncio.sleep(0.1)
+        waiting = [cast("Any", task.get_coro()).cr_await for task in life.tasks]
+        looked: list[None] = []
+        monkeypatch.setattr(life.journal, "check", lambda: looked.append(None))
+        await asyncio.sleep(5.0)
+        assert len(looked) == 5
+        assert [cast("Any", task.get_coro()).cr_await for task in life.tasks] == waiting
+        assert None not in waiting
+
+    live(tmp_path, monkeypatch, body)
+
+
+def test_a_fault_is_raised_by_the_task_and_one_that_has_ended_asks_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(life: Life) -> None:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+        def stumble() -> None:
+            life.tasks[1].cancel()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(life.journal, "check", stumble)
+        monkeypatch.setattr(life.journal, "drop_unsynced", lambda: faults.append("asked"))
+        life.begin(life.durability.watch, life.durability.keep)
+        await asyncio.sleep(3.5)
+        assert isinstance(life.tasks[0].exception(), ZeroDivisionError)
+        assert life.tasks[1].cancelled()
+        assert not faults
 
     live(tmp_path, monkeypatch, body, fsync="off")
 
