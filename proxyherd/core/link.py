@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from proxyherd.core.flood_paths import SPARE_COPY_SECONDS
 from proxyherd.core.framing import LineFramer, Overlong
 from proxyherd.core.handshake import OLD_VERSION, REVOKED, Handshake, State, Terms
 from proxyherd.core.messages import CACHED_BYTES, At, Malformed, parse_at, recent_parser
@@ -90,7 +91,7 @@ class Link:
         self._recent = recent_parser(terms.lead)
         self._framer = LineFramer(_HANDSHAKE_LINE_BYTES)
         self.out: list[bytes] = []  # what waits to be sent
-        self.spare: list[bytes] = []  # what leaves together with it, or when `send_spare` is called
+        self.spare: list[bytes] = []  # AT lines that wait for company: see `flood_paths`
         self._batch: BatchHeader | None = None
         self._batch_left: int  # lines of the batch that have not arrived yet
         self.opened = self._heard = self._spoke = now
@@ -168,8 +169,6 @@ class Link:
         if not out:
             return b""
         self._spoke = now
-        if self.spare:
-            self.send_spare()
         data = b"".join(out)
         out.clear()
         return data
@@ -179,9 +178,13 @@ class Link:
         self.out.append(lines)
 
     def send_spare(self) -> None:
-        """Let the spare copies of updates leave: AT lines, each with its LF."""
-        self.out += self.spare
+        """Send the spare copies, in front of digests that were calculated after they came."""
+        self.out.insert(0, b"\n".join([*self.spare, b""]))
         self.spare.clear()
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether nothing was sent for so long that spare copies would wait in vain for company."""
+        return now - self._spoke >= SPARE_COPY_SECONDS
 
     def send(self, message: PeerMessage) -> None:
         """Send a message about catching up, or the clock."""

@@ -84,9 +84,14 @@ def concerning(neighbour: Neighbour, news: list[News]) -> list[News]:
     return own if len(own) < len(news) else news
 
 
-def spare_for(name: str, news: list[News], spare_copies: SpareCopies) -> list[News]:
-    """Return the news that this neighbour has from another one soon, if all goes well."""
-    return [one for one in news if name in spared(spare_copies, one.source, one.line)]
+def spare_news(news: list[News], spare_copies: SpareCopies) -> dict[str, list[bytes]]:
+    """Return the lines that may wait, by neighbour. Of many news at once, none may: waiting would save nothing."""
+    spare: dict[str, list[bytes]] = {}
+    if spare_copies and len(news) <= SIZES.few_updates:
+        for one in news:
+            for name in spared(spare_copies, one.source, one.line) if not one.caught_up else ():
+                spare.setdefault(name, []).append(one.line)
+    return spare
 
 
 def spell_news(news: list[News]) -> tuple[bytes, list[bytes]]:
@@ -112,14 +117,13 @@ def pass_on(
     clients: list[bytes] = []
     told: list[str] = []  # the neighbours that all the news concern
     sent: list[Flooded] = []
-    can_wait = spare_copies and len(news) <= SIZES.few_updates  # with more, waiting saves nothing
+    spare = spare_news(news, spare_copies)
     for neighbour in neighbours:
         try:
             own = concerning(neighbour, news) if learned else news
-            spare = spare_for(neighbour.name, own, spare_copies) if can_wait else ()
-            if spare:
-                neighbour.link.spare.append(spell_news(spare)[0])
-                if soon := [one for one in own if one not in spare]:
+            if spare and (waiting := spare.get(neighbour.name)):
+                neighbour.link.spare += waiting
+                if soon := [one for one in own if one.line not in waiting]:
                     neighbour.link.send_updates(spell_news(soon)[0])
                 sent.append(Flooded((neighbour.name,), [*map(its_client, own)]))
             elif own is news and news:

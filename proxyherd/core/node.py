@@ -335,7 +335,7 @@ class Node(Decider):
         for name, neighbour in tuple(self._neighbours.items()):
             try:
                 if name in spare:
-                    neighbour.link.spare.append(data)
+                    neighbour.link.spare.append(news.line)
                     told.append(name)
                 elif name != source:
                     neighbour.link.send_updates(data)
@@ -346,6 +346,15 @@ class Node(Decider):
                 failed(neighbour.link, error)
         if told:
             self.notes.append(Flooded((*told,), [news.client]))
+
+    def send_spare(self, link: Link) -> None:
+        """Send the spare copies that wait at a link, but none of lines that were erased meanwhile."""
+        if self.table.gone:
+            link.spare = [
+                line for line in link.spare if not self.table.is_erased(line.split(b" ", 4)[3], line)
+            ]
+        if link.spare and link.state is State.LIVE:
+            link.send_spare()
 
     def work(self, now: float, failed: LinkErrorHandler = raise_it) -> bool:
         """Do one slice of long work, of a few milliseconds; return whether more is left. `failed`: as for `flood`."""

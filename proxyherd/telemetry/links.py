@@ -164,7 +164,7 @@ class LinkObserver:
         )
         self._batches = metrics.counter(
             "proxyherd_flood_batches_total",
-            "Batches in which updates crossed a link live",
+            "Batches of live updates: what a turn passes on, and what is read at once",
             neighbour=None,
             direction=None,
         )

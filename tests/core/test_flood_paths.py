@@ -120,16 +120,22 @@ def test_in_a_herd_without_rings_nothing_is_spare(graph: dict[str, list[str]]) -
     assert [spare_copies(graph, name) for name in graph] == [nothing] * len(graph)
 
 
-def test_a_herd_of_a_thousand_servers_takes_no_noticeable_time() -> None:
-    """Only what is two links away is measured: one search of the graph for each."""
-    names = [f"S{number}" for number in range(1_000)]
-    searched: Counter[str] = Counter()
+@pytest.mark.parametrize(
+    ("servers", "neighbours", "is_searched"), [(1_000, 2, True), (40, 39, True), (100, 99, False)]
+)
+def test_the_search_for_paths_takes_some_30_ms_or_is_left(
+    servers: int, neighbours: int, *, is_searched: bool
+) -> None:
+    names = [f"S{number}" for number in range(servers)]
+    looked_up: Counter[str] = Counter()
 
     class Counted(dict[str, list[str]]):
         def __getitem__(self, name: str) -> list[str]:
-            searched[name] += 1
+            looked_up[name] += 1
             return super().__getitem__(name)
 
-    ring = {name: [names[number - 1], names[(number + 1) % 1_000]] for number, name in enumerate(names)}
-    spare_copies(Counted(ring), "S7")
-    assert sum(searched.values()) < 20 * 1_000
+    near = [*range(1, neighbours // 2 + 1), *range(-((neighbours + 1) // 2), 0)]
+    ring = {name: [names[(number + step) % servers] for step in near] for number, name in enumerate(names)}
+    spare = spare_copies(Counted(ring), "S7")
+    assert bool(spare) is is_searched
+    assert sum(looked_up.values()) < 20_000

@@ -31,6 +31,7 @@ from proxyherd.core.follows.follower import Follower
 from proxyherd.core.follows.follows import Follows
 from proxyherd.core.follows.snapshots import Snapshots
 from proxyherd.core.framing import Line
+from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
 from proxyherd.core.messages import At, Entry, Forget, Report, Whatsat, parse_at
 from proxyherd.core.news import News, concerning
@@ -138,9 +139,9 @@ def forwards_to_the_sender(neighbour: Neighbour, news: list[News]) -> list[News]
     return concerning(neighbour, [News(one.client, one.line, None, one.caught_up) for one in news])
 
 
-def drops_spare_copies(link: Link) -> None:
-    """What a broken path does not bring is lost."""
-    link.spare.clear()
+def tells_erased_spare_copies(_: Node, link: Link) -> None:
+    if link.spare and link.state is State.LIVE:
+        link.send_spare()
 
 
 def takes_equal_times(node: Node, at: At) -> bool:
@@ -457,7 +458,7 @@ def returns_news_alone(node: Node, news: News, failed: Any) -> None:
 
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
-    "drops spare copies": [(Link, "send_spare", drops_spare_copies)],
+    "tells erased spare copies": [(Node, "send_spare", tells_erased_spare_copies)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
     "floods only where it has walked": [(Node, "flood", floods_only_where_it_has_walked)],
     "forgets to walk again": [(Node, "_act", forgets_to_walk_again)],

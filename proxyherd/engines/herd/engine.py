@@ -163,9 +163,13 @@ class HerdEngine:
 
     def send_spare(self, now: float) -> None:
         """Send the spare copies of updates that have waited."""
-        for peer in self._links:
-            peer.link.send_spare()
+        self._let_spare_leave()
         self._release(now)
+
+    def _let_spare_leave(self) -> None:
+        for peer in self._links:
+            if peer.link.spare:
+                self._node.send_spare(peer.link)
 
     def let_go(self) -> None:
         """Let no query wait any more, because the server stops, perhaps long before it is ready. Clients whose queries
@@ -173,6 +177,7 @@ class HerdEngine:
         """
         self._stops, self._can_wait = True, False
         self._node.spare_copies = NO_SPARE_COPIES
+        self._let_spare_leave()
         self._early.release()
         self.wake()
 
@@ -361,17 +366,20 @@ class HerdEngine:
 
     def _release(self, now: float) -> None:
         """Let the links send what they have to send, or end."""
-        spare = False
+        waits = False
         for peer in tuple(self._links):
             link = peer.link
+            if link.spare:
+                if link.out or link.is_quiet(now):
+                    self._node.send_spare(link)
+                else:
+                    waits = True
             if link.out or link.state is CLOSED:
                 try:
                     peer.release(now)
                 except Exception as error:  # noqa: BLE001 - the other neighbours are told
                     peer.fail(error)
-            elif link.spare:
-                spare = True
-        if spare and self._later is not None:
+        if waits and self._later is not None:
             self._later.send_spare_later()
 
     def _look_up_again(self) -> None:

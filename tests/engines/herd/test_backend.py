@@ -14,6 +14,7 @@ import pytest
 from turns import Pipeliner
 
 from proxyherd.config.secrets import read_all
+from proxyherd.core.flood_paths import SPARE_COPY_SECONDS
 from proxyherd.core.messages import Entry, parse_at
 from proxyherd.engines.herd.backend import HerdBackend, make_table, make_terms
 from proxyherd.engines.herd.delays import LEARNED_SECONDS
@@ -384,6 +385,26 @@ def test_what_a_neighbour_tells_is_in_the_journal_after_a_moment_or_when_the_ser
 
     play(tmp_path, body)
     assert on_disk(state) == [cost.update(client, 1)[:-1] for client in (1, 2)]
+
+
+RING = cost.HERD.replace("edges = [", 'edges = [["Abe", "Ann"], ')
+
+
+def test_the_spare_copies_of_this_server_leave_after_25_ms(tmp_path: Path) -> None:
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        backend._node.start(0.0)
+        backend._node._walks.ended = True
+        abe, _ = await server.link("Abe")
+        _, ann = await server.link("Ann")
+        ann.take()
+        line = b"AT Abe +0.000000000 kiwi +1+1 1752000000.5\n"
+        abe.data_received(line)
+        await asyncio.sleep(SPARE_COPY_SECONDS * 0.9)
+        assert ann.take() == b""
+        await asyncio.sleep(SPARE_COPY_SECONDS * 0.2)
+        assert ann.take() == line
+
+    play(tmp_path, body, RING)
 
 
 def test_time_passes_also_for_what_is_forgotten_where_nothing_happens(

@@ -599,15 +599,45 @@ def test_a_spare_copy_waits_until_somebody_asks_or_something_else_leaves(observe
     assert server.waits_with_spare
     server.engine.send_spare(0.0)
     assert right.told == [OF_ABE]
-    server.waits_with_spare = False
     left.tell(OF_ABE.replace(b"plum", b"kiwi"))
     server.turns.rest()
     server.waits_with_spare = False
     server.client(b"IAMAT fig +1+1 5")
     server.turns.rest()
-    assert [line.split()[3] for line in right.told] == [b"plum", b"fig", b"kiwi"]
+    assert [line.split()[3] for line in right.told] == [b"plum", b"kiwi", b"fig"]
     server.engine.beat(0.0)
     assert not server.waits_with_spare, "nothing is left that could wait"
+
+
+def test_whoever_else_has_nothing_to_wait_with_changes_nothing(observer: Observer) -> None:
+    server = Server(observer)
+    left, right = spare_for_amy(server)
+    last = Neighbour(server.node, server.engine, "Ada")
+    server.turns.rest()
+    server.node.spare_copies = {"Abe": {b"AT Abe": frozenset({"Amy"})}}
+    last.told.clear()
+    left.tell(OF_ABE)
+    server.turns.rest()
+    assert (right.told, last.told) == ([], [OF_ABE])
+    assert server.waits_with_spare
+    right.link.spare.append(OF_ABE)
+    last.link.spare.append(OF_ABE)
+    server.engine.send_spare(0.0)
+    assert right.told == [OF_ABE, OF_ABE]
+    assert last.told == [OF_ABE, OF_ABE]
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(0.024, True), (0.026, False)])
+def test_a_spare_copy_does_not_wait_where_nothing_has_left_for_as_long(
+    observer: Observer, seconds: float, *, waits: bool
+) -> None:
+    server = Server(observer)
+    left, right = spare_for_amy(server)
+    right.link._spoke -= seconds
+    left.tell(OF_ABE)
+    server.turns.rest()
+    assert right.told == ([] if waits else [OF_ABE])
+    assert server.waits_with_spare is waits
 
 
 def test_a_spare_copy_that_a_turn_passes_on_waits_likewise(observer: Observer) -> None:
@@ -620,15 +650,17 @@ def test_a_spare_copy_that_a_turn_passes_on_waits_likewise(observer: Observer) -
     assert server.waits_with_spare
 
 
-def test_a_server_that_stops_has_no_spare_copies(observer: Observer) -> None:
+def test_a_server_that_stops_sends_its_spare_copies_and_has_no_more(observer: Observer) -> None:
     server = Server(observer)
     left, right = spare_for_amy(server)
     left.tell(OF_ABE)
     server.turns.rest()
     server.engine.let_go()
+    server.turns.rest()
+    assert right.told == [OF_ABE]
     left.tell(OF_ABE.replace(b"plum", b"kiwi"))
     server.turns.rest()
-    assert [line.split()[3] for line in right.told] == [b"kiwi", b"plum"]
+    assert [line.split()[3] for line in right.told] == [b"plum", b"kiwi"]
 
 
 # A report that is all a turn has to do takes a short way. ----------------------------------------------------------

@@ -34,6 +34,10 @@ class WatchedLink(Link):
         self.end.network.laws.flooded(self.end, lines)
         super().send_updates(lines)
 
+    def send_spare(self) -> None:
+        self.end.network.laws.flooded(self.end, b"\n".join([*self.spare, b""]))
+        super().send_spare()
+
     def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
         server = self.end.server
         assert server is not None
