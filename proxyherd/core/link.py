@@ -94,7 +94,7 @@ class Link:
         self.spare: list[bytes] = []  # AT lines that wait for company: see `flood_paths`
         self._batch: BatchHeader | None = None
         self._batch_left: int  # lines of the batch that have not arrived yet
-        self.opened = self._heard = self._spoke = now
+        self.opened = self.heard = self._spoke = now
         self._handshake = Handshake(terms, dial=dial, nonce=nonce, takes_old=takes_old, out=self.out)
 
     # What arrives. -------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Link:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Accept bytes that arrived."""
-        self._heard = now
+        self.heard = now
         if self.state is not CLOSED:
             self._framer.receive(data)
 
@@ -129,7 +129,7 @@ class Link:
 
     def hear(self, then: float) -> None:
         """Note when the other side was last heard."""
-        self._heard = then
+        self.heard = then
 
     def events(self, most: int, clock: int = 0) -> list[LinkEvent]:
         """Return the events of up to `most` received lines. Closes the link if they break the protocol. `clock`:
@@ -212,9 +212,9 @@ class Link:
                 self.close(f"handshake not done within {terms.handshake:g} s; was {self.state.value}")
             return deadline if self.state is not CLOSED else now
         if self.more:  # its lines are handled in portions, and more may wait in the socket
-            self._heard = now
+            self.heard = now
         silence = SILENT_HEARTBEATS * terms.heartbeat
-        beat_at, silent_at = self._spoke + terms.heartbeat, self._heard + silence
+        beat_at, silent_at = self._spoke + terms.heartbeat, self.heard + silence
         if now > silent_at:
             self.close(f"silent for {silence:g} s")
         elif now >= beat_at - ahead:

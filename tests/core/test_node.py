@@ -1145,5 +1145,5 @@ def test_what_is_learned_without_a_turn_is_what_a_turn_would_have_learned(
             if part and not (few and b.node.receive_few(link, part, most, now, b.node.rules.clock)):
                 link.receive_data(part, now)
                 b.node.receive(link, ALL, now)
-        outcomes.append((b.lines(), b.node.news, b.node.take_notes(), link.reason, link._heard))
+        outcomes.append((b.lines(), b.node.news, b.node.take_notes(), link.reason, link.heard))
     assert outcomes[0] == outcomes[1]

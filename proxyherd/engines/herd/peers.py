@@ -301,19 +301,20 @@ class PeerConnection(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Read the heartbeats that have woken nobody. Let the next ones wake nobody, if the neighbour sends nothing else."""
-        water, transport = self._water, self._transport
+        water, transport, link = self._water, self._transport, self.link
         if transport is None or transport.is_closing():
             return
         try:
             if water.is_up:
                 data = water.take()
                 if not data:
-                    self.link.hear(now - water.age())
+                    if now - link.heard > link.terms.heartbeat:  # else it does not matter yet
+                        link.hear(now - water.age())
                 elif data.replace(BEAT, b""):
                     self.data_received(data)
                 else:
-                    self.link.hear(now)
-            elif self._only_beats and not self.queued and not self.link.serves:
+                    link.hear(now)
+            elif self._only_beats and not self.queued and not link.serves:
                 water.rise(len(BEAT))  # not during a walk: its DONE would fit under the mark
         except OSError as error:
             self.connection_lost(error)

@@ -628,6 +628,7 @@ class Water:
         self.mark = 0
         self.waits = b""
         self.arrived = 0.0
+        self.asked = 0  # how often for their age
         self.error: OSError | None = None
 
     @property
@@ -647,6 +648,7 @@ class Water:
         return waits
 
     def age(self) -> float:
+        self.asked += 1
         return asyncio.get_running_loop().time() - self.arrived
 
 
@@ -722,6 +724,9 @@ def test_a_dozing_link_is_silent_from_when_its_last_heartbeat_arrived_and_not_fr
             cast("Any", peers.loop)._jumping.now = began + quarters / 4 * beat
             due = peers.tick(peers.loop.time())
             assert connection.link.state is state, quarters
+            assert bool(water.asked) == (quarters > 8), (
+                "only if it has been silent for longer than a heartbeat"
+            )
             if quarters == 12:
                 assert due <= began + 3.1 * beat
 
