@@ -331,7 +331,9 @@ Bob = { clients = "127.0.0.1:7", admin = "127.0.0.1:9" }
 engine = "redis"
 [redis]
 nodes = ["127.0.0.1:10"]
-"""
+timeout_seconds = 30
+deadline_seconds = 60
+"""  # however busy this machine is
 
 
 class OnlySoon:
