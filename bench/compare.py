@@ -144,7 +144,7 @@ def machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "processor": _processor(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "system": f"{_distribution()}, {platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
         "generator": "in Python" if native.missing() else "in C",
@@ -153,6 +153,13 @@ def machine() -> dict[str, Any]:
             **{name: _said(name, "--version") for name in ("node", "redis-server")},
         },
     }
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return "unknown distribution"
 
 
 def _processor() -> str:

@@ -66,7 +66,7 @@ class Laws:
             broken(f"{name} floods to {peer} over a link that is not live")
         for line in lines.splitlines():
             self.erasures.told_line(server, line, end.link)
-            crossing = self._crossing(end, line)
+            crossing = self._crossings(end, line)[-1]
             if crossing in self.crossings:
                 broken(f"{name} floods to {peer} a second time: {line.decode()}")
             self.crossings.add(crossing)
@@ -78,11 +78,13 @@ class Laws:
                 broken(f"{name} tells {peer} of a report that it has refused: {line.decode()}")
 
     @staticmethod
-    def _crossing(end: End, line: bytes, *, first: bool = False) -> Crossing:
-        """Return what happens once: a line that lost against one that is erased may be learned anew, and is news again."""
+    def _crossings(end: End, line: bytes) -> list[Crossing]:
+        """Return what happens once each: a line may be stored again when itself, or one that it lost against, was erased, and
+        is news again. If nobody was told in between, then once for all.
+        """
         assert end.server is not None
-        times = end.server.table.stored[line]
-        return end.name, end.life, end.other.name, end.other.life, line, min(times, 1) if first else times
+        between = end.name, end.life, end.other.name, end.other.life
+        return [(*between, line, times) for times in range(end.server.table.stored[line] + 1)]
 
     # Tables. -------------------------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Laws:
         if at is not None and server.table.covers(at.client, line):
             return  # erased in the same turn: nobody is told
         for end in server.table.own[line]:
-            if end.link.state is State.LIVE and self._crossing(end, line, first=True) not in self.crossings:
+            if end.link.state is State.LIVE and self.crossings.isdisjoint(self._crossings(end, line)):
                 self._world.broken(f"{server.name} answers {line.decode()} before {end.other.name} is told")
 
     def found(self, server: Server, client: bytes, order: Order) -> None:
