@@ -358,7 +358,8 @@ def test_the_documented_steps_add_a_server_and_remove_it_again_and_nothing_is_lo
     assert all(supervised.holder(name) != pid for name, pid in before_removal.items())
     assert not lost(supervised.values(), load.answered | its_load.answered)
     assert not errors(everyone)
-    assert not [one for server in everyone for one in server.events("peer_refused")]
+    refused = [one for server in everyone for one in server.events("peer_refused")]
+    assert [(one["server"], one["neighbour"], one["reason"]) for one in refused] == []
     assert all(server.links() == set(server.neighbours) for server in supervised.values())
 
 
