@@ -220,6 +220,8 @@ class Follows:
             follower = follow.follower
             if follower.is_closed:
                 leave(reply)
+                if client is not None:
+                    yield client  # it is gone, and its command is logged
                 continue
             left -= 1
             try:

@@ -391,6 +391,7 @@ def test_who_leaves_while_its_area_is_checked_leaves_nothing(
     assert [reply.outcome for reply in other.replies] == ["following"]
     rest(server)
     assert {reply.outcome for reply in follower.replies} <= {"following", "left"}
+    assert len(follower.replies) == 16, "each of its commands is logged"
     other.follower.close()
     server.turns.wake()
     server.turns.rest()
