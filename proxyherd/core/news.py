@@ -111,7 +111,8 @@ def pass_on(
     of the news came from a neighbour. If no walk of this server is due, ask neighbours that may have missed
     something to walk again. Before that, it is not known which news was not sent to them.
 
-    `spare_copies`: which copies leave later, if there are few. `failed` gets a link whose work has raised an exception.
+    `spare_copies`: which copies leave later, if there are few, and if nothing leaves now with which they can go: it may be
+    the end of a handshake, which must leave first. `failed` gets a link whose work has raised an exception.
     """
     whole = b""
     clients: list[bytes] = []
@@ -121,7 +122,7 @@ def pass_on(
     for neighbour in neighbours:
         try:
             own = concerning(neighbour, news) if learned else news
-            if spare and (waiting := spare.get(neighbour.name)):
+            if spare and (waiting := spare.get(neighbour.name)) and not neighbour.link.out:
                 neighbour.link.spare += waiting
                 if soon := [one for one in own if one.line not in waiting]:
                     neighbour.link.send_updates(spell_news(soon)[0])

@@ -334,7 +334,7 @@ class Node(Decider):
         spare = spared(self.spare_copies, source, news.line) if source is not None else ()
         for name, neighbour in tuple(self._neighbours.items()):
             try:
-                if name in spare:
+                if name in spare and not neighbour.link.out:
                     neighbour.link.spare.append(news.line)
                     told.append(name)
                 elif name != source:

@@ -144,6 +144,10 @@ def tells_erased_spare_copies(_: Node, link: Link) -> None:
         link.send_spare()
 
 
+def updates_overtake_a_handshake(link: Link, lines: bytes) -> None:
+    link.out.insert(0, lines)
+
+
 def takes_equal_times(node: Node, at: At) -> bool:
     leaf = node.table.leaf(at.client)
     held = node.table.get(at.client, leaf)
@@ -459,6 +463,7 @@ def returns_news_alone(node: Node, news: News, failed: Any) -> None:
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "tells erased spare copies": [(Node, "send_spare", tells_erased_spare_copies)],
+    "updates overtake a handshake": [(Link, "send_updates", updates_overtake_a_handshake)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
     "floods only where it has walked": [(Node, "flood", floods_only_where_it_has_walked)],
     "forgets to walk again": [(Node, "_act", forgets_to_walk_again)],

@@ -15,10 +15,12 @@ from turns import CLOCK, Asked, Held, Neighbour, Pipeliner, Turns, node, terms
 from proxyherd.config.schema import Timing
 from proxyherd.core import messages
 from proxyherd.core.engine import Settled
+from proxyherd.core.handshake import State
 from proxyherd.core.link import Link
 from proxyherd.core.messages import Entry, Forget, parse_at
 from proxyherd.core.node import Node
 from proxyherd.core.notes import Flooded, Heard, LinkDown, Note
+from proxyherd.core.peer_messages import LinkEvent, Updates
 from proxyherd.core.sizes import Sizes
 from proxyherd.core.tombstones import parse_gone
 from proxyherd.core.turn import Turn
@@ -607,6 +609,46 @@ def test_a_spare_copy_waits_until_somebody_asks_or_something_else_leaves(observe
     assert [line.split()[3] for line in right.told] == [b"plum", b"kiwi", b"fig"]
     server.engine.beat(0.0)
     assert not server.waits_with_spare, "nothing is left that could wait"
+
+
+class Dialled(Neighbour):
+    """A neighbour that Ann has dialled, whose proof and terms have arrived but are not heard yet."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        ann = server.node.name
+        self._engine = server.engine
+        self.told = []
+        self.link = Link(terms(ann, name), dial=name, nonce=bytes(32), now=0.0)
+        self.far = Link(terms(name, ann), dial=None, nonce=name.encode().ljust(32), now=0.0)
+        self.far_heard()
+        self.link.receive_data(self.far.data_to_send(0.0), 0.0)
+        server.node.receive(self.link, 100, 0.0)
+        self.far_heard()
+        self.link.receive_data(self.far.data_to_send(0.0), 0.0)
+        server.engine.add_link(self)
+        server.engine.peer_said(self)
+
+    def far_heard(self) -> list[LinkEvent]:
+        """Carry there what was said here, and return what it says there."""
+        said = b"".join(line + b"\n" for line in self.told)
+        self.far.receive_data(said + self.link.data_to_send(0.0), 0.0)
+        return self.far.events(100)
+
+
+@pytest.mark.parametrize("lines", [[OF_ABE], [OF_ABE, OF_ABE.replace(b"plum", b"kiwi")]], ids=len)
+def test_no_spare_copy_leaves_in_front_of_the_terms_of_a_link_that_comes_up_meanwhile(
+    observer: Observer, lines: list[bytes]
+) -> None:
+    server = Server(observer)
+    left, _ = server.neighbours()
+    server.node.spare_copies = {"Abe": {b"AT Abe": frozenset({"Zoe"})}}
+    right = Dialled(server, "Zoe")
+    left.tell(*lines)
+    server.turns.rest()
+    server.engine.send_spare(0.0)
+    heard = right.far_heard()
+    assert right.far.state is State.LIVE, right.far.reason
+    assert Updates([at for line in lines if (at := parse_at(line))], caught_up=False) in heard
 
 
 def test_whoever_else_has_nothing_to_wait_with_changes_nothing(observer: Observer) -> None:

@@ -9,6 +9,7 @@ from proxyherd.core.follows.event import Event
 from proxyherd.core.framing import Line
 from proxyherd.core.handshake import State
 from proxyherd.core.messages import parse_at, parse_report
+from proxyherd.core.notes import OUTDATED
 from proxyherd.core.tombstones import parse_gone
 from simulation.erasures import ErasureLaws
 from simulation.world import SimulatedWorld
@@ -76,6 +77,11 @@ class Laws:
                 broken(f"{name} tells {peer} of a report that it has not kept: {line.decode()}")
             if self.refused.get(line) == (server, server.life):
                 broken(f"{name} tells {peer} of a report that it has refused: {line.decode()}")
+
+    def misspoken(self, end: End, reason: str) -> None:
+        """A server ends a connection because of what the other has said: only strangers break the protocol."""
+        if end.server and end.other.server and OUTDATED not in reason:
+            self._world.broken(f"{end.name} ends its link with {end.other.name}: {reason}")
 
     @staticmethod
     def _crossings(end: End, line: bytes) -> list[Crossing]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -12,7 +13,7 @@ from proxyherd.core.framing import Overlong
 from proxyherd.core.handshake import NONCE_BYTES, OLD_VERSION, State, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS
-from proxyherd.core.peer_messages import LinkEvent
+from proxyherd.core.peer_messages import LinkEvent, Misspoken
 from proxyherd.engines.herd.peers import FIRST_PAUSE_SECONDS
 from simulation.laws import Laws
 from simulation.world import SimulatedWorld
@@ -37,6 +38,11 @@ class WatchedLink(Link):
     def send_spare(self) -> None:
         self.end.network.laws.flooded(self.end, b"\n".join([*self.spare, b""]))
         super().send_spare()
+
+    def close(self, reason: str) -> None:
+        if isinstance(sys.exception(), Misspoken):
+            self.end.network.laws.misspoken(self.end, reason)
+        super().close(reason)
 
     def send_batch(self, first: int, following: int, lines: list[bytes]) -> None:
         server = self.end.server
@@ -211,10 +217,6 @@ class Network:
             world.say(f"{end.name} -> {other}: {_shown(data)}")
         if end.link.dialled and data and end.server and len(self._recorded.get(other, b"")) < 1_000:
             self._recorded[other] = self._recorded.get(other, b"") + data
-        self._send_later(end, data)
-
-    def _send_later(self, end: End, data: bytes | None) -> None:
-        world = self.world
         end.clear_at = max(end.clear_at, world.now + self.delay())
         world.at(end.clear_at, self._arrive, end, data)
 
@@ -277,7 +279,7 @@ class Network:
     def _release_held(self, end: End) -> None:
         held, end.held = end.held, []
         for data in held:
-            self._send_later(end, data)
+            self._deliver(end.other, data)  # at once: it was sent before what is on its way
 
     def all_ends(self) -> list[End]:
         """All ends of connections that at least one living server knows."""
