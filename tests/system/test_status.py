@@ -26,7 +26,7 @@ from herd_process import RunningHerd, now, running_herd, wait_until
 from states import a_state
 
 from proxyherd import cli
-from proxyherd.cli.status import _clocks, _other_keys
+from proxyherd.cli.status import _clocks, _lost_lines, _other_keys
 
 ROOT = Path(__file__).parents[2]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -255,17 +255,17 @@ def test_a_server_that_hangs_holds_up_no_other(herd: RunningHerd) -> None:
 
     def seconds(state: str) -> float:
         """Return how long ten fresh figures of Ann take, while Cid is in this state."""
-        with watching(herd, "--json", "--interval", "0.1") as lines:
-            shown: list[dict[str, Any]] = []
+        with watching(herd, "--json", "--interval", "0.1") as lines, herd["Ann"].connect() as client:
+            shown: set[int] = set()
             began = 0.0
             for line in lines:
                 ann, _, cid = json.loads(line)["servers"]
                 began = began or time.monotonic()
                 assert cid["state"] == "unknown" or state != "unknown"
-                if ann["rates"] and ann["rates"] not in shown:
-                    shown.append(ann["rates"])
-                if len(shown) == 10:
+                shown.add(ann["commands"])
+                if len(shown) == 11:
                     break
+                client.ask(b"FOO")  # so that fresh figures are others
             return time.monotonic() - began
 
     usual = seconds("ready")
@@ -377,6 +377,11 @@ def test_neighbours_whose_clocks_differ_by_more_than_a_second_are_named() -> Non
         "the clock of Bob is 2.25 s ahead, the clock of Cid is 61.5 s behind, the clock of Fay is 40 d ahead"
     )
     assert _clocks(a_state()) == _clocks(None) == ""
+
+
+def test_lost_lines_of_the_log_are_told() -> None:
+    assert _lost_lines(a_state(log_failing=True)) == "cannot write its log: lines are lost"
+    assert _lost_lines(a_state()) == _lost_lines(None) == ""
 
 
 def test_neighbours_whose_tables_have_another_key_are_named() -> None:
