@@ -187,6 +187,8 @@ def _print(herd: Herd, found: Sequence[Status]) -> None:
             click.echo(f"{one.server.name}: {text}; the event client_over_rate in its log names one")
         if text := _clocks(one.told):
             click.echo(f"{one.server.name}: {text}; set the clocks with NTP", err=True)
+        if text := _lost_lines(one.told):
+            click.echo(f"{one.server.name}: {text}; look with df -h and df -i at the log's folder", err=True)
         if text := _other_keys(one.told):
             remedy = "erasures at one have no effect at the other; the same secret.table belongs on all hosts"
             click.echo(f"{one.server.name}: {text}: {remedy}", err=True)
@@ -217,7 +219,11 @@ def _cells(seen: Seen) -> dict[str, str]:
             "journal": click.style("failing", fg="red") if told.journal_failing else "ok",
             "masters": _masters(told),
             "waiting": str(told.waiting),
-            "remark": _reason(one) or _over_rate(told) or _clocks(told) or _other_keys(told),
+            "remark": _reason(one)
+            or _over_rate(told)
+            or _lost_lines(told)
+            or _clocks(told)
+            or _other_keys(told),
         }
     if rates is not None:
         cells |= {
@@ -241,6 +247,11 @@ def _over_rate(told: ServerState | None) -> str:
         return ""
     clients = "1 client waits" if told.over_rate == 1 else f"{told.over_rate} clients wait"
     return f"{clients}, over a rate of [rates]"
+
+
+def _lost_lines(told: ServerState | None) -> str:
+    """Return that the last lines of the log were lost, "" if they were not."""
+    return "cannot write its log: lines are lost" if told is not None and told.log_failing else ""
 
 
 def _clocks(told: ServerState | None) -> str:

@@ -36,6 +36,7 @@ def _object(one: Status, rates: Rates | None) -> dict[str, Any]:
         "floods_out": told and told.floods_out,
         "mended": told and told.mended,
         "journal_failing": told and told.journal_failing,
+        "log_failing": told and told.log_failing,
         "masters": told and told.masters,
         "masters_up": told and told.masters_up,
         "waiting": told and told.waiting,

@@ -52,6 +52,9 @@ class LogFile:
         self._gathered = 0
         self._most = -1
         self._torn: bool
+        self._troubled: bool  # torn or failing
+        self.failing = False
+        """Whether the last lines that were to be written were lost."""
         self._later: Callable[[Callable[[], None]], object] | None = None
         self.bytes_written = 0
         self._take(self._open(path))
@@ -94,7 +97,7 @@ class LogFile:
         except OSError:
             written = 0
             self.failures += 1
-        if written < len(data) or self._torn:
+        if written < len(data) or self._troubled:
             written = self._write_rest(data, written)
         self.bytes_written += written
         if self.bytes_written >= self._rotate_at:
@@ -141,6 +144,7 @@ class LogFile:
         rotates = bool(self._max_bytes) and is_regular and not _is_standard_stream(fd, info)
         self._rotate_at = self.bytes_written + self._max_bytes - info.st_size if rotates else sys.maxsize
         self._torn = is_regular and self._last_byte() != b"\n"
+        self._troubled = self._torn or self.failing
         with contextlib.suppress(OSError):  # it is no pipe, or the size is more than this user may have
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _GATHER_BYTES)
 
@@ -169,7 +173,10 @@ class LogFile:
             self.failures += 1
         if written:
             self._torn = data[written - 1] != 0x0A
-        self.lines_lost += data.count(b"\n", max(written, torn))
+        lost = data.count(b"\n", max(written, torn))
+        self.lines_lost += lost
+        self.failing = lost > 0
+        self._troubled = self._torn or self.failing
         return written
 
     def _rotate(self) -> None:

@@ -57,7 +57,7 @@ class Observer:
         self.journal = JournalObserver(events, metrics)
         self.loop = LoopObserver(metrics)
         self.cluster = ClusterObserver(events, metrics)
-        self._log = LogObserver(metrics, file)
+        self.log = LogObserver(metrics, file)
 
     def fault(self, what: str, error: BaseException | None) -> None:
         """Note a bug of ours, with its traceback."""
@@ -101,4 +101,4 @@ class Observer:
         self.commands.settle()
         self.links.settle()
         self.metrics.settle()
-        self._log.settle()
+        self.log.settle()

@@ -46,6 +46,11 @@ class LogObserver:
             "proxyherd_log_failures_total", "Attempts to write, rotate or reopen the log that failed"
         )
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last lines of the log were lost."""
+        return self._file.failing
+
     def settle(self) -> None:
         """Update the metrics to what the file has counted."""
         self._bytes.reach(self._file.bytes_written)

@@ -357,6 +357,7 @@ def test_on_a_full_disk_every_line_is_whole_or_counted_as_lost(
         patch.setattr(os, "write", write)
         file.flush()
     size, lost, failures = path.stat().st_size - 6 - 3 * torn, file.lines_lost, file.failures
+    assert file.failing is (lost > 0)
     assert size == file.bytes_written == min(room, len(b"\n".join(LINES)) + 1 + torn)
     file.write(b"later")
     file.close()
@@ -370,3 +371,4 @@ def test_on_a_full_disk_every_line_is_whole_or_counted_as_lost(
     rest = between[sum(len(line) + 1 for line in whole) :]
     assert rest == (LINES[len(whole)][: len(rest) - 1] + b"\n" if rest else b"")
     assert file.lines_lost == lost
+    assert not file.failing

@@ -99,6 +99,7 @@ class OwnState:
             masters_up=_total(observer.cluster.masters_up),
             waiting=_total(observer.cluster.waiting),
             readiness_seconds=round(now - self._ready_since, 1),
+            log_failing=observer.log.failing,
             link_seconds={name: round(now - since, 1) for name, since in observer.links.since.items()},
         )
 

@@ -63,7 +63,8 @@ class ServerState(Struct, frozen=True):
     states of older versions. `over_rate`: clients that wait because they ask too fast. `clocks`: by how many seconds each
     neighbour's clock is ahead. `other_keys`: neighbours whose tables have another key. `refusals`:
     why neighbours that are not linked now were refused, by it or by them. `readiness_seconds`: for how long it
-    has been ready, or not; `link_seconds`: for how long each link has been in its state.
+    has been ready, or not; `link_seconds`: for how long each link has been in its state. `log_failing`: whether the last
+    lines of its log were lost.
     `file`: the whole path of the herd's file with which it was started; `process`: its ID on its host. The last three are about Redis:
     masters that have a part of the table, those that are available to the server, and reports and queries without an
     outcome yet.
@@ -101,6 +102,7 @@ class ServerState(Struct, frozen=True):
     waiting: _Count = 0
     readiness_seconds: _Seconds = 0.0
     link_seconds: Annotated[dict[_Name, _Seconds], Meta(max_length=256)] = {}
+    log_failing: bool = False
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -105,6 +105,8 @@ def _of_state(name: str, state: ServerState) -> Iterator[tuple[str, Trouble]]:
         yield "masters", Trouble(name, words)
     if state.other_keys:
         yield "key", Trouble(name, f"The key of {name}'s table is not that of {', '.join(state.other_keys)}")
+    if state.log_failing:
+        yield "log", Trouble(name, f"{name} cannot write its log: lines are lost")
     for neighbour, ahead in sorted(state.clocks.items()):
         if abs(ahead) > _MOST_CLOCK_SECONDS:
             way = "ahead of" if ahead > 0 else "behind"

@@ -74,6 +74,7 @@ def test_what_servers_say_of_themselves_is_told() -> None:
         masters=6,
         masters_up=4,
         other_keys=["Bob", "Cid"],
+        log_failing=True,
         clocks={"Bob": -2.5, "Cid": 0.9, "Dan": 3.0, "Eve": 3_456_000.2},
     )
     found = Troubles().now([], {"Ann": state}, {}, 1.0)
@@ -81,6 +82,7 @@ def test_what_servers_say_of_themselves_is_told() -> None:
         ("Ann is not ready: the journal cannot be written", 12.0),
         ("Ann reaches 4 of 6 masters of Redis", 0.0),
         ("The key of Ann's table is not that of Bob, Cid", 0.0),
+        ("Ann cannot write its log: lines are lost", 0.0),
         ("Bob's clock is 2.5 s behind Ann's", 0.0),
         ("Dan's clock is 3 s ahead of Ann's", 0.0),
         ("Eve's clock is 40 d ahead of Ann's", 0.0),
