@@ -66,7 +66,7 @@ from proxyherd.core.peer_messages import (
 from proxyherd.core.sizes import SIZES, Sizes
 from proxyherd.core.spatial.searches import Searches
 from proxyherd.core.table import Erasure, Table
-from proxyherd.core.ticks import TICKS
+from proxyherd.core.ticks import step
 from proxyherd.core.tombstones import Learned
 from proxyherd.core.walks import Neighbour, Walks
 
@@ -91,7 +91,7 @@ class Node(Decider):
         self._learned = False  # whether any of the news came from a neighbour
         self._timing = timing
         self.spare_copies = spare_copies
-        ticks = TICKS * timing.compare_seconds / timing.heartbeat_seconds
+        ticks = timing.compare_seconds / step(timing.heartbeat_seconds)
         self._expiry = Expiry(table, self._too_old, ticks)
         self.searches = Searches(table)
         self.contact = Contact(name, longest_absence(erasure or ErasureSettings()))

@@ -3,18 +3,20 @@ wakes once for all of it.
 
 Such moments are the whole multiples of an interval on the event loop's clock. A tick, in which links and the node look at
 the time, comes at each multiple of a heartbeat. It also comes at a multiple of a quarter of a heartbeat, if something is
-due before the next one, or if more than a second would pass without it.
+due before the next one, or if more than a second would pass without it: a supervisor waits for a sign of life, and other
+deadlines do not depend on heartbeats. A heartbeat of more than four seconds has more parts, of a second at most.
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 TICKS: Final = 4
-"""Ticks in a heartbeat, at most."""
+"""Ticks in a heartbeat of up to four seconds, at most."""
 
 _LONGEST_SECONDS: Final = 1.0
-"""Between two ticks, at most. With a heartbeat of more than 4 s, the limit is a quarter of it."""
+"""Between two ticks, at most."""
 
 _EARLY: Final = 0.01
 """The part of an interval by which a timer may be early, because clocks are rounded."""
@@ -32,14 +34,14 @@ def seconds_to_moment(now: float, interval: float) -> float:
 
 def step(heartbeat: float) -> float:
     """Return the seconds between two moments at which a tick may come."""
-    return heartbeat / TICKS
+    return heartbeat / max(TICKS, ceil(heartbeat / _LONGEST_SECONDS))
 
 
 def _longest(heartbeat: float) -> float:
     """Return the seconds between two ticks, at most. They divide a heartbeat, so a tick comes at each multiple of it."""
     if heartbeat <= _LONGEST_SECONDS:
         return heartbeat
-    return heartbeat / (2 if heartbeat / 2 <= _LONGEST_SECONDS else TICKS)
+    return heartbeat / 2 if heartbeat / 2 <= _LONGEST_SECONDS else step(heartbeat)
 
 
 def seconds_to_tick(now: float, due: float, heartbeat: float) -> float:

@@ -48,10 +48,13 @@ def test_a_timer_that_is_a_little_early_does_not_bring_the_same_moment_twice() -
         (8.0, 2.0, math.inf, 1.0),
         (9.0, 3.0, math.inf, 0.75),
         (8.0, 2.0, -math.inf, 0.5),
-        (60.0, 60.0, math.inf, 15.0),
+        (9.0, 4.5, math.inf, 0.9),
+        (60.0, 60.0, math.inf, 1.0),
+        (60.0, 60.0, -math.inf, 1.0),
+        (60.2, 60.0, 60.9, 0.8),
     ],
 )
-def test_ticks_come_with_the_heartbeats_and_before_what_is_due_but_no_more_than_four_in_a_heartbeat(
+def test_ticks_come_with_the_heartbeats_and_before_what_is_due_but_no_oftener_than_needed(
     now: float, heartbeat: float, due: float, seconds: float
 ) -> None:
     assert seconds_to_tick(now, due, heartbeat) == pytest.approx(seconds)
@@ -80,10 +83,18 @@ def test_a_tick_comes_at_each_multiple_of_a_heartbeat_though_nothing_is_due(
     assert len(found) >= 5
 
 
+@given(TIMES, HEARTBEATS, st.sampled_from([-math.inf, 0.0, 7.0, math.inf]))
+def test_a_second_brings_a_tick_whatever_the_heartbeat_is(now: float, heartbeat: float, wait: float) -> None:
+    """systemd ends a server that is silent for ten, and strangers have less time than a heartbeat for their handshake."""
+    assert seconds_to_tick(now, now + wait, heartbeat) <= 1.0 + ROUNDED
+
+
 def test_time_passes_up_to_four_times_a_heartbeat() -> None:
     """So a link that is silent is cut within 3.25 heartbeats."""
     assert TICKS == 4
     assert step(2.0) == 0.5
+    assert step(4.1) == pytest.approx(0.82)
+    assert step(60.0) == 1.0
 
 
 @given(TIMES, HEARTBEATS, st.floats(0, 1), st.floats(0, 0.2))
