@@ -196,12 +196,16 @@ class WebConnection(ClientConnection):
     def _must_wait(self, meter: Allowance, now: float) -> bool:
         waits = super()._must_wait(meter, now)
         if waits and meter.is_over(now):
-            self._end_wait()
-            self._meter = None  # what has been read is answered without delay
+            self._wait_no_more()
             self._conversation.exceed()
             self._read_or_pause()
             return False
         return waits
+
+    def _wait_no_more(self) -> None:
+        """Let what has been read be answered without delay: the connection ends."""
+        self._end_wait()
+        self._meter = None
 
     # Calls from a turn, and from `Clients`. ------------------------------------------------------------------
 
@@ -250,7 +254,10 @@ class WebConnection(ClientConnection):
             self._follow()
 
     def check(self, now: float) -> None:
-        """Close if the client is idle, silent, or does not read."""
+        """Close if the client is idle, silent, or does not read, or if its token is not good any more."""
+        if self._timer is not None and self._conversation.check_token():
+            self._wait_no_more()
+            self._clients.turn.client_said(self)
         super().check(now)
         self._send(self._conversation.flush())
 
@@ -268,7 +275,8 @@ class WebConnection(ClientConnection):
         self._conversation, self.owe, self.owed = conversation, conversation.owe, conversation.owed
         self.name, self.via = self._asker, STREAM if is_stream else "websocket"
         clients.enter(self, host, before.subject, named=bool(self._asker_host))
-        super()._count()
+        if not is_stream:  # which says nothing more
+            super()._count()
         self._asked = self.allowance
         self._send(conversation.flush())
         if rest:

@@ -187,6 +187,12 @@ class WebConversation(ABC):
         received yet.
         """
 
+    def check_token(self) -> bool:
+        """Close if the token with which this was begun is not good any more. Return whether that was so. Call it instead of
+        `check` while the client is over its rate.
+        """
+        return False
+
     def push(self) -> bytes:
         """Return the bytes to send because something has changed that the client follows."""
         return b""

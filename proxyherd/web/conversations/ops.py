@@ -77,7 +77,7 @@ class JsonSocket(WebSocketConversation):
         if follower is None:
             return b""
         if self._grant is not None:
-            self._check_grant()
+            self.check_token()
         if self.stage is not OPEN:
             follower.close()
         elif self._slow.since is None:

@@ -99,14 +99,14 @@ class WebSocketConversation(WebConversation):
     def _permitted(self, lines: list[Line]) -> list[Line]:
         return lines if self._grant is None else permitted(lines, self._grant)
 
-    def _check_grant(self) -> None:
-        """Close if the token is not good any more."""
-        if self._grant is None or self.stage is not OPEN:
-            return
-        if refusal := self._refuse_token(self._grant):
-            self._grant = replace(self._grant, may=frozenset())  # for what has arrived and was not taken
-            self.reason = _BAD_TOKEN
-            self._close_behind(Stage.DRAINING, Code.TOKEN, TokenProblem(refusal).detail)
+    def check_token(self) -> bool:
+        """Close if the token with which this was begun is not good any more. Return whether that was so."""
+        if self._grant is None or self.stage is not OPEN or not (refusal := self._refuse_token(self._grant)):
+            return False
+        self._grant = replace(self._grant, may=frozenset())  # for what has arrived and was not taken
+        self.reason = _BAD_TOKEN
+        self._close_behind(Stage.DRAINING, Code.TOKEN, TokenProblem(refusal).detail)
+        return True
 
     # What arrives. -------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class WebSocketConversation(WebConversation):
         if self._slow.since is not None or self.stage is _CLOSED:
             return []
         if self._grant is not None:
-            self._check_grant()
+            self.check_token()
         if self._held:
             self.more = self._frames.waiting > 0
         elif self.stage is not _HALF_CLOSED:
@@ -230,7 +230,7 @@ class WebSocketConversation(WebConversation):
         """Close if the client does not read, or does not answer a ping. Call every few seconds; `unsent`: bytes that it
         has not received yet.
         """
-        self._check_grant()
+        self.check_token()
         if self.gone:
             if unsent and self._slow.is_stuck(now, unsent):
                 self.abort("slow reader")

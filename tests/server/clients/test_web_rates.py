@@ -12,13 +12,22 @@ from typing import Self
 import pytest
 from listening import Listening, rates, run, until
 from msgspec.structs import replace
-from web_talk import frame, messages, site
+from tokens import KEY, NOW, TokenClock, access_with, token
+from web_talk import frame, messages, site, site_with
 
 from proxyherd.config.rates import RateSettings
+from proxyherd.core.area_queries import AreaQuery
+from proxyherd.core.buckets import PAY_COMMANDS
+from proxyherd.core.engine import Client
+from proxyherd.core.follows.follow import Follow
+from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.conversations import http_waits
+from proxyherd.web.conversations.base import Site
+from proxyherd.web.conversations.streams import COMMENT_SECONDS
 from proxyherd.web.origins import Proxies
+from proxyherd.web.rights import revocation
 
 HANDSHAKE = (
     b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -30,15 +39,16 @@ HANDSHAKE = (
 class Web:
     """A web port, behind which proxies with these addresses are trusted. Call `close` at the end."""
 
-    def __init__(self, listening: Listening, *proxies: str) -> None:
+    def __init__(self, listening: Listening, *proxies: str, at: Site | None = None) -> None:
         self._listening = listening
+        self._site = at or site()
         self._proxies = Proxies(proxies)
         self._server: asyncio.Server | None = None
         self._socks: list[socket.socket] = []
         self.connections: list[WebConnection] = []
 
     def _make(self) -> WebConnection:
-        made = WebConnection(self._listening.clients, site(), self._proxies, BodyRoom())
+        made = WebConnection(self._listening.clients, self._site, self._proxies, BodyRoom())
         self.connections.append(made)
         return made
 
@@ -250,5 +260,78 @@ def test_a_subject_has_one_rate_over_all_connections_and_addresses(tmp_path: Pat
                 assert again.wait(now) > 0
                 assert again.limit == "subject"
                 assert other.wait(now) == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["expired", "revoked"])
+def test_a_websocket_that_waits_for_its_rate_is_closed_too_when_its_token_is_good_no_more(
+    tmp_path: Path, end: str
+) -> None:
+    """It may wait for a minute, because of others at its address."""
+
+    async def scenario() -> None:
+        clock, revoked = TokenClock(), dict[bytes, int]()
+        bearer = token(sub="jane", may=["see"], exp=NOW + 100).encode()
+        with Listening(tmp_path, rates(commands_per_address=100.0)) as listening:
+            loop = asyncio.get_running_loop()
+            async with Web(listening, at=site_with(access_with(revoked, KEY), clock)) as web:
+                sock = await web.connect()
+                await loop.sock_sendall(sock, HANDSHAKE + b"Authorization: Bearer %b\r\n\r\n" % bearer)
+                assert status(await loop.sock_recv(sock, 4_096)) == 101
+                [connection] = web.connections
+                assert connection.allowance is not None
+                connection.allowance.spend(10_000, loop.time())
+                await loop.sock_sendall(sock, frame(b"FOO") * PAY_COMMANDS)
+                read = b""
+                while read.count(b"FOO") < PAY_COMMANDS:
+                    data = await loop.sock_recv(sock, 1 << 16)
+                    assert data
+                    read += data
+                await loop.sock_sendall(sock, frame(b"FOO"))
+                await until(lambda: listening.value("proxyherd_clients_over_rate") == 1)
+                listening.clients._sweep()
+                assert connection.reason == "closed by client", "its token is good"
+                if end == "expired":
+                    clock.now += 100 * 10**9
+                else:
+                    revoked[revocation("jane")] = clock.now
+                listening.clients._sweep()
+                assert connection.reason == "bad token"
+                [(_, data)] = messages(await loop.sock_recv(sock, 4_096))
+                assert int.from_bytes(data[:2], "big") == 4401
+            assert listening.events("client_closed")[-1]["reason"] == "bad token"
+
+    run(scenario())
+
+
+def test_a_stream_says_nothing_and_so_waits_for_no_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others at its address may ask too much in the turn in which it begins."""
+
+    async def scenario() -> None:
+        with Listening(tmp_path, rates(commands_per_address=100.0)) as listening:
+            loop, engine = asyncio.get_running_loop(), listening.engine
+            async with Web(listening) as web:
+                sock = await web.connect()
+                [connection], reply = web.connections, engine._reply
+                allowance = connection.allowance
+                assert allowance is not None
+
+                def with_others(client: Client, line: bytes | Follow | AreaQuery) -> Reply:
+                    allowance.spend(3_000, loop.time())
+                    return reply(client, line)
+
+                monkeypatch.setattr(engine, "_reply", with_others)
+                await loop.sock_sendall(
+                    sock, b"GET /v1/events?client=jane HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                )
+                assert b"retry: " in await loop.sock_recv(sock, 4_096)
+                now = loop.time()
+                connection.check(now)
+                connection.check(now + COMMENT_SECONDS)
+                assert listening.value("proxyherd_clients_over_rate") == 0
+                assert await loop.sock_recv(sock, 4_096) == b":\n\n"
 
     run(scenario())
