@@ -123,8 +123,8 @@ class Peers:
         self.engine.wake()
 
     async def flush(self, deadline: float) -> None:
-        """Wait for the neighbours to read what they were sent."""
-        await self._while(lambda: self.unsent > 0, deadline)
+        """Wait until what is to be passed on was sent to the neighbours, and they have read it."""
+        await self._while(lambda: self.unsent > 0 or bool(self.node.news), deadline)
 
     async def leave(self) -> None:
         """Close every link, and wait until the neighbours have read everything."""
@@ -272,7 +272,7 @@ class PeerConnection(asyncio.Protocol):
         """Bytes that wait to be sent."""
         if self._transport is None:
             return 0
-        return self._transport.get_write_buffer_size() + sum(map(len, self.link.spare))
+        return self._transport.get_write_buffer_size() + sum(map(len, [*self.link.out, *self.link.spare]))
 
     def check_certificate(self) -> None:
         """Let the link end, or not come up, if the other's certificate is revoked."""

@@ -407,6 +407,34 @@ def test_the_spare_copies_of_this_server_leave_after_25_ms(tmp_path: Path) -> No
     play(tmp_path, body, RING)
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["as a spare copy", "for the next turn"])
+def test_what_a_server_that_stops_is_to_pass_on_leaves_before_its_links_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr("proxyherd.engines.herd.durability.asyncio.to_thread", at_once)
+
+    async def body(server: cost.BareServer, backend: Any) -> None:
+        backend._node.start(0.0)
+        backend._node._walks.ended = True
+        abe, _ = await server.link("Abe")
+        _, ann = await server.link("Ann")
+        ann.take()
+        line, left = b"AT Abe +0.000000000 kiwi +1+1 1752000000.5\n", list[bytes]()
+        abe.data_received(line)
+        if waits:
+            await cost.settled()
+            assert ann.take() == b""
+
+        async def leave() -> None:
+            left.append(ann.take())
+
+        monkeypatch.setattr(backend.peers, "leave", leave)
+        await backend.stop(without_a_turn(), asyncio.get_running_loop().time() + 1)
+        assert left == [line]
+
+    play(tmp_path, body, RING)
+
+
 def test_time_passes_also_for_what_is_forgotten_where_nothing_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

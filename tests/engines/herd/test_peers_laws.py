@@ -17,6 +17,7 @@ from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Server
 from proxyherd.core.handshake import State
 from proxyherd.core.link import BEAT
+from proxyherd.core.news import News
 from proxyherd.core.notes import LinkDown, LinkFailed
 from proxyherd.core.peer_messages import (
     AskDigests,
@@ -567,17 +568,29 @@ def test_a_server_that_parts_tells_that_it_stops_and_has_no_links_left(
     play(tmp_path, body)
 
 
-@pytest.mark.parametrize(("unsent", "spare", "seconds"), [(0, 0, 0.0), (1, 0, 3.0), (0, 1, 3.0), (2, 3, 3.0)])
+@pytest.mark.parametrize(
+    ("unsent", "out", "spare", "news", "seconds"),
+    [
+        (0, 0, 0, 0, 0.0),
+        (1, 0, 0, 0, 3.0),
+        (0, 1, 0, 0, 3.0),
+        (0, 0, 1, 0, 3.0),
+        (0, 0, 0, 1, 3.0),
+        (2, 4, 3, 0, 3.0),
+    ],
+)
 def test_neighbours_have_until_the_deadline_to_read_what_they_were_sent(
-    tmp_path: Path, unsent: int, spare: int, seconds: float
+    tmp_path: Path, unsent: int, out: int, spare: int, news: int, seconds: float
 ) -> None:
     async def body(server: cost.BareServer, peers: Any) -> None:
         transport = Watched()
         connection, _ = await server.link("Ann", transport)
         PeerConnection(peers, "Cid")  # it has no connection yet
         transport.waits = unsent
+        connection.link.out += [b"A"] * out
         connection.link.spare += [b"A"] * spare
-        assert peers.unsent == unsent + spare
+        peers.node.news += [News(b"kiwi", b"A", None)] * news
+        assert peers.unsent == unsent + out + spare
         began = peers.loop.time()
         await peers.flush(began + 3.0)
         assert peers.loop.time() - began == pytest.approx(seconds, abs=0.011)
