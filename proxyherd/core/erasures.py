@@ -73,6 +73,11 @@ class Erasures:
         """The earliest moment of a tombstone that is still kept, in nanoseconds of POSIX time."""
         return self._rules.clock - self._keep
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether there are erasures that may have to be undone."""
+        return bool(self._unsettled)
+
     def forget(self, command: Forget) -> tuple[Reply, list[News]]:
         """Erase a client. Return the reply, and what is to be kept and told."""
         table, client, clock = self._table, command.client, self._rules.clock

@@ -348,7 +348,11 @@ class Node(Decider):
             self.notes.append(Flooded((*told,), [news.client]))
 
     def send_spare(self, link: Link) -> None:
-        """Send the spare copies that wait at a link, but none of lines that were erased meanwhile."""
+        """Send the spare copies that wait at a link, but none of lines that were erased meanwhile. While a turn waits for the
+        disk, and its erasures may have to be undone, they wait too.
+        """
+        if self.erasures.unsettled:
+            return
         if self.table.gone:
             link.spare = [
                 line for line in link.spare if not self.table.is_erased(line.split(b" ", 4)[3], line)

@@ -144,6 +144,18 @@ def tells_erased_spare_copies(_: Node, link: Link) -> None:
         link.send_spare()
 
 
+def loses_spare_copies(_: Node, link: Link) -> None:
+    link.spare.clear()
+
+
+def keeps_no_news_of_neighbours(engine: HerdEngine, done: Callable[[bool], None]) -> bool | None:
+    own = [one for one in engine._node.news if one.source is None]
+    news, engine._node.news = engine._node.news, own
+    kept = _keep(engine, done)
+    engine._node.news = news
+    return kept
+
+
 def updates_overtake_a_handshake(link: Link, lines: bytes) -> None:
     link.out.insert(0, lines)
 
@@ -463,6 +475,9 @@ def returns_news_alone(node: Node, news: News, failed: Any) -> None:
 BUGS: dict[str, list[tuple[object, str, Callable[..., object]]]] = {
     "forwards to the sender": [(core_news, "concerning", forwards_to_the_sender)],
     "tells erased spare copies": [(Node, "send_spare", tells_erased_spare_copies)],
+    "loses spare copies": [(Node, "send_spare", loses_spare_copies)],
+    "sends no spare copies when they have waited": [(HerdEngine, "send_spare", lambda *_: None)],
+    "does not journal what neighbours tell": [(HerdEngine, "keep", keeps_no_news_of_neighbours)],
     "updates overtake a handshake": [(Link, "send_updates", updates_overtake_a_handshake)],
     "takes equal times": [(Node, "admit", takes_equal_times)],
     "floods only where it has walked": [(Node, "flood", floods_only_where_it_has_walked)],

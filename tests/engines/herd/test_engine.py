@@ -705,6 +705,31 @@ def test_a_server_that_stops_sends_its_spare_copies_and_has_no_more(observer: Ob
     assert [line.split()[3] for line in right.told] == [b"plum", b"kiwi"]
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_spare_copy_waits_until_it_is_known_whether_an_erasure_of_its_client_is_kept(
+    observer: Observer, *, fails: bool
+) -> None:
+    server = Server(observer, always=True)
+    left, right = spare_for_amy(server)
+    left.tell(OF_ABE)
+    server.turns.rest()
+    server.journal.release()
+    server.turns.rest()
+    erasure_of(server, Forget(b"plum"))
+    server.turns.rest()
+    for _ in range(2):
+        server.waits_with_spare = False
+        server.engine.send_spare(0.0)
+        assert right.told == []
+        assert server.waits_with_spare
+    server.journal.fails = fails
+    server.journal.release()
+    server.turns.rest()
+    server.engine.send_spare(0.0)
+    assert [line[:3] for line in right.told] == ([b"AT "] if fails else [b"GON"])
+    assert right.link.spare == []
+
+
 # A report that is all a turn has to do takes a short way. ----------------------------------------------------------
 
 

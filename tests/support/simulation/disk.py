@@ -33,7 +33,7 @@ class Disk:
         self._world = world
         self._name = name
         self._life = 0
-        self._syncs = False  # a turn waits, and what it has stored may have to be taken back
+        self.syncs = False  # a turn waits, and what it has stored may have to be taken back
 
     @property
     def takes_reports(self) -> bool:
@@ -59,13 +59,13 @@ class Disk:
         """Bring to disk what was appended, which takes its time; it fails where the disk has become full."""
         covered = [line for line, safe_at in self.records.items() if safe_at == math.inf]
         world = self._world
-        self._syncs = True
+        self.syncs = True
         world.after(world.rng.uniform(0, world.plan.disk_seconds), self._synced, self._life, covered, done)
 
     def _synced(self, life: int, covered: list[bytes], done: Callable[[bool], None]) -> None:
         if life != self._life:
             return
-        self._syncs = False
+        self.syncs = False
         if self.full_until > self._world.now:
             self._fail("failing")
         else:
@@ -80,13 +80,13 @@ class Disk:
 
     def mend(self, table: Table) -> None:
         """Write a journal that failed anew, as a synced snapshot, where the disk has room again."""
-        if self.failed and self.full_until <= self._world.now and not self._syncs:
+        if self.failed and self.full_until <= self._world.now and not self.syncs:
             self.failed = False
             self.rewrite(table)
 
     def rewrite(self, table: Table) -> bool:
         """Write the journal anew, as a synced snapshot, if it can be written; return whether it was."""
-        if self.kind == "none" or self.failed or self.full_until > self._world.now or self._syncs:
+        if self.kind == "none" or self.failed or self.full_until > self._world.now or self.syncs:
             return self.kind == "none"
         self._world.say(f"{self._name} writes its journal anew")
         self.records = dict.fromkeys(self._snapshot(table), -math.inf)
@@ -120,7 +120,7 @@ class Disk:
     def crash(self, *, power_cut: bool) -> None:
         """End a life."""
         self._life += 1
-        self._syncs = False
+        self.syncs = False
         self.failed = self.has_failed = False
         if self.kind == "none":
             self.records.clear()

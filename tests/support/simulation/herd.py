@@ -501,6 +501,14 @@ class Herd:
             if b"forged" in held:
                 broken(f"{server.name} believed a stranger")
             self.laws.erasures.judge(server)
+            waits = server.node.news or any(end.link.out or end.link.spare for end in server.live_ends)
+            if waits and not server.disk.syncs:
+                broken(f"{server.name} has something to tell its neighbours, and is at rest")
+            if server.disk.kind != "none" and not server.disk.has_failed:
+                there = server.disk.records.keys() | {*server.engine._unkept}
+                lost = [line for _, line in held.values() if line not in there]
+                if lost:
+                    broken(f"{server.name} holds what its journal lacks: {lost}")
             if len(server.table) != len(held):
                 broken(f"{server.name} counts {len(server.table)} clients and holds {len(held)}")
             if (

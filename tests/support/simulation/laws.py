@@ -78,6 +78,25 @@ class Laws:
             if self.refused.get(line) == (server, server.life):
                 broken(f"{name} tells {peer} of a report that it has refused: {line.decode()}")
 
+    def must_be_told(self, end: End, client: bytes, line: bytes) -> None:
+        """A server has passed on news: a live neighbour is told, or the copy waits, or all that is told is that the client
+        was erased. That is certain: it is kept, or a neighbour has told it.
+        """
+        server, link = end.server, end.link
+        assert server is not None
+        if link.state is not State.LIVE or line in link.spare:
+            return
+        if not self.crossings.isdisjoint(self._crossings(end, line)):
+            return
+        tombstone, table = line[:5] == b"GONE ", server.table
+        if tombstone or not table.covers(client, line):
+            self._world.broken(f"{end.name} does not tell {end.other.name} {line!r}")
+        erasure = table.tombstone(client, table.gone_until[client]).line
+        if erasure in table.own and not server.has_kept(erasure):
+            self._world.broken(
+                f"{end.name} does not tell {end.other.name} {line!r}, erased by what is not kept"
+            )
+
     def misspoken(self, end: End, reason: str) -> None:
         """A server ends a connection because of what the other has said: only strangers break the protocol."""
         if end.server and end.other.server and OUTDATED not in reason:

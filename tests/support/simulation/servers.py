@@ -18,7 +18,7 @@ from proxyherd.core.flood_paths import NO_SPARE_COPIES, SPARE_COPY_SECONDS, spar
 from proxyherd.core.handshake import State, Terms
 from proxyherd.core.link import Link
 from proxyherd.core.messages import NANOSECONDS, Entry, Forget, Whatsat, received
-from proxyherd.core.news import News
+from proxyherd.core.news import LinkErrorHandler, News, raise_it
 from proxyherd.core.node import Node
 from proxyherd.core.reply import Reply
 from proxyherd.core.rules import Judged
@@ -102,6 +102,30 @@ class WatchedNode(Node):
         few = super().receive_few(link, data, most, now, clock)
         self.table.source = None
         return few
+
+    def flood(self, failed: LinkErrorHandler = raise_it) -> None:
+        news = self.news
+        super().flood(failed)
+        self._must_be_told(news)
+
+    def flood_alone(self, news: News, failed: LinkErrorHandler) -> None:
+        super().flood_alone(news, failed)
+        self._must_be_told([news])
+
+    def _must_be_told(self, news: list[News]) -> None:
+        laws = self.table.server.laws
+        for neighbour in self._neighbours.values():
+            assert isinstance(neighbour.link, WatchedLink)
+            for one in news:
+                if one.source != neighbour.name and not one.caught_up:
+                    laws.must_be_told(neighbour.link.end, one.client, one.line)
+
+    def send_spare(self, link: Link) -> None:
+        assert isinstance(link, WatchedLink)
+        waited, is_live = link.spare.copy(), link.state is State.LIVE
+        super().send_spare(link)
+        for line in waited if is_live else ():
+            self.table.server.laws.must_be_told(link.end, line.split(b" ")[3], line)
 
     def decide(self, line: Any, judged: Judged) -> Reply:
         if not isinstance(judged, Forget):
