@@ -364,7 +364,8 @@ class _Daemon:
         with contextlib.suppress(Exception):
             await (await self._places).close()
         await asyncio.sleep(0)  # let the last turn write its log
-        self._observer.commands.tell_left_out()
+        self._backend.figures()
+        self._observer.end()
         self._log.info("stopped")
 
     async def _clients_gone(self, deadline: float) -> None:

@@ -91,6 +91,11 @@ class Observer:
         self.commands.tick()
         self.expiry.tick()
 
+    def end(self) -> None:
+        """Log what would have waited: the server stops."""
+        self.commands.tell_left_out()
+        self.table.tell_evicted()
+
     def open_web(self) -> None:
         """Have the series of the web port from now on: to Prometheus, a counter's first appearance is no increase."""
         self.commands.open_web()

@@ -27,17 +27,24 @@ class TableObserver:
         self._searches = metrics.gauge(
             "proxyherd_area_searches", "Queries of areas that wait for their answers"
         )
-        self._told = 0
+        self._left = self._told = self._held = 0
         self._told_at = -_TOLD_SECONDS
 
     def evicted(self, clients: int, held: int) -> None:
         """Note how many clients have left since the start, and how many there are now. Call a few times a minute."""
         self._evictions.reach(clients)
+        self._left, self._held = clients, held
         now = self._clock()
         if clients > self._told and now - self._told_at >= _TOLD_SECONDS:
-            more, self._told, self._told_at = clients - self._told, clients, now
+            self._told_at = now
+            self.tell_evicted()
+
+    def tell_evicted(self) -> None:
+        """Log how many clients have left since the last such line, as far as was noted; nothing if none has."""
+        if more := self._left - self._told:
+            self._told = self._left
             remedy = "raise max_clients and max_table_bytes, if there is memory, or lower max_age_seconds"
-            self._events.log.warning("clients_evicted", evicted=more, clients=held, remedy=remedy)
+            self._events.log.warning("clients_evicted", evicted=more, clients=self._held, remedy=remedy)
 
     def index(self, clients: int, searches: int) -> None:
         """Note how many clients are in the index, and how many queries of areas wait."""

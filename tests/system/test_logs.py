@@ -158,3 +158,14 @@ def test_a_life_logs_these_events_with_the_fields_of_the_page() -> None:
         ] == "ready"
     (ready,) = (event for event in events if event["event"] == "ready")
     assert (ready["clients"], ready["links"]) == (0, 0)
+
+
+def test_how_many_clients_have_made_room_is_told_when_the_server_stops_at_the_latest() -> None:
+    with running_server(more='[limits]\nmax_clients = 100\non_full = "evict"\n') as clark:
+        with clark.connect() as client:
+            client.send(*[b"IAMAT kiwi%d +1+1 1700000000" % number for number in range(150)])
+            assert [client.line()[:8] for _ in range(150)] == [b"AT Clark"] * 150
+        assert clark.stop() == 0
+        told = [event for event in clark.log() if event["event"] == "clients_evicted"]
+    assert told
+    assert sum(event["evicted"] for event in told) + told[-1]["clients"] == 150

@@ -17,10 +17,24 @@ def evicted(it: Watched) -> None:
     it.observer.table.evicted(7, 99)
 
 
+def evicted_up_to_its_end(it: Watched) -> None:
+    evicted(it)
+    it.observer.end()
+    it.observer.end()
+
+
 SCENARIOS: dict[str, Scenario] = {
     "clients make room": Scenario(
         evicted,
         [line("clients_evicted", "warning", evicted=5, clients=100, remedy=REMEDY)],
+        {"proxyherd_clients_evicted_total": 7},
+    ),
+    "clients make room until the server stops": Scenario(
+        evicted_up_to_its_end,
+        [
+            line("clients_evicted", "warning", evicted=5, clients=100, remedy=REMEDY),
+            line("clients_evicted", "warning", evicted=2, clients=99, remedy=REMEDY),
+        ],
         {"proxyherd_clients_evicted_total": 7},
     ),
     "an index is kept": Scenario(
