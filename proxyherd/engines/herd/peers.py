@@ -82,6 +82,8 @@ class Peers:
         self.listener.renew(contexts.peers)
         for connection in self.connections:
             connection.check_certificate()
+            if connection.link.state is CLOSED:
+                self.node.closed(connection.link)
         self.engine.wake()
 
     def dial(self) -> None:

@@ -237,6 +237,26 @@ def test_with_tls_the_other_must_be_who_is_meant_within_the_time_of_a_handshake_
     play(tmp_path, body)
 
 
+def test_a_link_whose_certificate_is_revoked_is_told_of_nothing_any_more(tmp_path: Path) -> None:
+    class Contexts:
+        dialling = peers = None
+
+        def shows_revoked(self, transport: object) -> bool:
+            return True
+
+    async def body(server: cost.BareServer, peers: Any) -> None:
+        connection, _ = await server.link("Ann", Watched())
+        told(peers)
+        peers.renew(peers.terms, Contexts())
+        assert connection.link.state is State.CLOSED
+        assert [*peers.node.linked] == []
+        assert told(peers) == [LinkDown("Ann", connection.link.reason)]
+        await settled()
+        assert told(peers) == [], "that is told once"
+
+    play(tmp_path, body)
+
+
 # What a link has to say. ---------------------------------------------------------------------------------------
 
 
