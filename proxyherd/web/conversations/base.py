@@ -25,6 +25,11 @@ from proxyherd.web.rights import Grant
 from proxyherd.web.routes import WebRoutes
 from proxyherd.web.trackers.points import Reason
 
+SIGN_OF_LIFE_SECONDS: Final = 19.5
+"""From the check that finds that a client was heard, or was told something, to the one at which it gets a sign of life. Checks
+are up to five seconds apart, so it comes after 20 to 25 s of silence. After thirty, some proxies close.
+"""
+
 READ_AHEAD: Final = 65_536
 """Bytes received but not read, beyond which no more are received."""
 

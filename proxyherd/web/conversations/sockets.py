@@ -15,7 +15,14 @@ from msgspec.structs import replace
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.web.access import TokenProblem
-from proxyherd.web.conversations.base import READ_AHEAD, OwedCommands, Site, WebConversation, WebWatch
+from proxyherd.web.conversations.base import (
+    READ_AHEAD,
+    SIGN_OF_LIFE_SECONDS,
+    OwedCommands,
+    Site,
+    WebConversation,
+    WebWatch,
+)
 from proxyherd.web.frames import (
     Code,
     FrameReader,
@@ -28,9 +35,6 @@ from proxyherd.web.frames import (
 )
 from proxyherd.web.handshakes import Upgrade
 from proxyherd.web.rights import Grant, permitted
-
-PING_SECONDS: Final = 25.0
-"""How long a client may be silent before it gets a ping: less than the thirty seconds after which some proxies close."""
 
 PONG_SECONDS: Final = 10.0
 """How long a client may be silent after a ping."""
@@ -243,7 +247,7 @@ class WebSocketConversation(WebConversation):
         elif self._is_pinged:
             if now - self._since > PONG_SECONDS:
                 self.abort("no pong")
-        elif now - self._since >= PING_SECONDS:
+        elif now - self._since >= SIGN_OF_LIFE_SECONDS:
             self._is_pinged, self._since = True, now
             self._out.append(_PING)
 

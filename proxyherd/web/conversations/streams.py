@@ -13,13 +13,16 @@ from typing import Final
 from proxyherd.core.conversation import OPEN, Ending, Stage
 from proxyherd.core.framing import Line
 from proxyherd.core.reply import Reply
-from proxyherd.web.conversations.base import OwedCommands, Site, WebConversation, WebWatch
+from proxyherd.web.conversations.base import (
+    SIGN_OF_LIFE_SECONDS,
+    OwedCommands,
+    Site,
+    WebConversation,
+    WebWatch,
+)
 from proxyherd.web.events import stream_event_of
 from proxyherd.web.follows import StreamAnswer
 from proxyherd.web.rights import Grant
-
-COMMENT_SECONDS: Final = 25.0
-"""How long a stream may be silent before it gets a comment: less than the thirty seconds after which some proxies close."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 500, 5_000
 """Milliseconds until a browser connects again, chosen at random: otherwise all come back in the same instant."""
@@ -107,7 +110,7 @@ class EventStream(WebConversation):
             self._close("bad token")
         elif self._is_told:
             self._is_told, self._since = False, now
-        elif now - self._since >= COMMENT_SECONDS:
+        elif now - self._since >= SIGN_OF_LIFE_SECONDS:
             self._is_told = True
             self._out.append(_COMMENT)
 

@@ -24,8 +24,7 @@ from proxyherd.core.reply import Reply
 from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.conversations import http_waits
-from proxyherd.web.conversations.base import Site
-from proxyherd.web.conversations.streams import COMMENT_SECONDS
+from proxyherd.web.conversations.base import SIGN_OF_LIFE_SECONDS, Site
 from proxyherd.web.origins import Proxies
 from proxyherd.web.rights import revocation
 
@@ -330,7 +329,7 @@ def test_a_stream_says_nothing_and_so_waits_for_no_rate(
                 assert b"retry: " in await loop.sock_recv(sock, 4_096)
                 now = loop.time()
                 connection.check(now)
-                connection.check(now + COMMENT_SECONDS)
+                connection.check(now + SIGN_OF_LIFE_SECONDS)
                 assert listening.value("proxyherd_clients_over_rate") == 0
                 assert await loop.sock_recv(sock, 4_096) == b":\n\n"
 

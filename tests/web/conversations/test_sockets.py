@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from web_talk import MOST, Talk, answered, frame, lines, messages, objects
 
 from proxyherd.core.conversation import Ending
-from proxyherd.web.conversations.base import READ_AHEAD
-from proxyherd.web.conversations.sockets import PING_SECONDS, PONG_SECONDS
+from proxyherd.web.conversations.base import READ_AHEAD, SIGN_OF_LIFE_SECONDS
+from proxyherd.web.conversations.sockets import PONG_SECONDS
 from proxyherd.web.frames import Opcode
 
 CLOSE = frame(b"\x03\xe8bye", Opcode.CLOSE)
@@ -282,24 +282,38 @@ def test_a_reader_that_takes_nothing_is_told_and_disconnected(talk_of: Callable[
     )
 
 
-def test_the_seconds_are_those_that_the_pages_tell() -> None:
-    assert (PING_SECONDS, PONG_SECONDS) == (25, 10)
+@pytest.mark.parametrize("between", [0.5, 3.0, 5.0])
+@BOTH
+def test_a_ping_comes_after_20_to_25_seconds_of_silence_whatever_part_of_them_is_between_two_checks(
+    talk_of: Callable[..., Talk], between: float
+) -> None:
+    """And though a check may be a little late. After thirty seconds, some proxies close."""
+    talk = talk_of()
+    talk.look(0.0)
+    talk.receive(frame(b"", Opcode.PONG))
+    talk.run()
+    number = 0
+    while not told(talk) and number < 100:
+        number += 1
+        talk.look(number * between + (0.1 if number == 1 else 0.0))
+    assert 20.0 <= number * between <= 25.0
+    assert PONG_SECONDS == 10
 
 
 @BOTH
 def test_a_silent_client_gets_a_ping_and_is_disconnected_without_a_pong(talk_of: Callable[..., Talk]) -> None:
     talk = talk_of()
-    talk.look(PING_SECONDS - 1)
+    talk.look(SIGN_OF_LIFE_SECONDS - 1)
     assert told(talk) == []
-    talk.look(PING_SECONDS)
+    talk.look(SIGN_OF_LIFE_SECONDS)
     assert told(talk) == [(Opcode.PING, b"")]
     talk.receive(frame(b"", Opcode.PONG))
     talk.run()
     talk.look(100.0)
-    talk.look(100.0 + PING_SECONDS)
-    talk.look(100.0 + PING_SECONDS + PONG_SECONDS)
+    talk.look(100.0 + SIGN_OF_LIFE_SECONDS)
+    talk.look(100.0 + SIGN_OF_LIFE_SECONDS + PONG_SECONDS)
     assert talk.endings == []
-    talk.look(100.1 + PING_SECONDS + PONG_SECONDS)
+    talk.look(100.1 + SIGN_OF_LIFE_SECONDS + PONG_SECONDS)
     assert (talk.endings, talk.conversation.reason) == ([Ending.ABORT], "no pong")
 
 
@@ -315,7 +329,7 @@ def test_a_client_that_is_not_read_owes_no_pong(talk_of: Callable[..., Talk]) ->
     while talk.conversation.more or not talk.conversation.reads:
         talk.let_go()
         talk.run()
-    talk.look(200.0 + PING_SECONDS)
+    talk.look(200.0 + SIGN_OF_LIFE_SECONDS)
     assert talk.endings == []
 
 

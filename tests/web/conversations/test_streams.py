@@ -13,8 +13,8 @@ from proxyherd.core.follows.follower import MOST_PENDING
 from proxyherd.core.framing import Denied
 from proxyherd.core.messages import Entry
 from proxyherd.core.reply import Reply
+from proxyherd.web.conversations.base import SIGN_OF_LIFE_SECONDS
 from proxyherd.web.conversations.streams import (
-    COMMENT_SECONDS,
     LONGEST_PAUSE,
     SHORTEST_PAUSE,
     EventStream,
@@ -152,21 +152,44 @@ def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
     assert (talk.endings, talk.conversation.reason) == ([Ending.ABORT], "slow reader")
 
 
+@pytest.mark.parametrize("between", [0.5, 3.0, 5.0])
+def test_a_comment_comes_after_20_to_25_seconds_of_silence_whatever_part_of_them_is_between_two_checks(
+    between: float,
+) -> None:
+    """And though a check may be a little late. After thirty seconds, some proxies close."""
+    talk, number = stream(), 0
+    talk.look(0.0)
+    for _ in range(3):
+        told = number
+        talk.tell(moved(number))
+        talk._sent.clear()
+        while not talk.sent and number < 400:
+            number += 1
+            talk.look(number * between + (0.1 if number == told + 1 else 0.0))
+        assert 20.0 <= (number - told) * between <= 25.0
+        told = number
+        talk._sent.clear()
+        while not talk.sent and number < 400:
+            number += 1
+            talk.look(number * between + (0.1 if number == told + 1 else 0.0))
+        assert 20.0 <= (number - told) * between <= 25.0, "after another comment"
+
+
 def test_a_silent_stream_gets_a_comment_now_and_then() -> None:
     talk = stream()
     now = 0.0
     for _ in range(3):
         talk.look(now)
-        talk.look(now + COMMENT_SECONDS - 1)
+        talk.look(now + SIGN_OF_LIFE_SECONDS - 1)
         assert talk.sent == b""
-        talk.look(now + COMMENT_SECONDS)
+        talk.look(now + SIGN_OF_LIFE_SECONDS)
         assert talk.sent == b":\n\n"
         talk._sent.clear()
-        now += COMMENT_SECONDS
+        now += SIGN_OF_LIFE_SECONDS
     talk.tell(moved(1))
     talk._sent.clear()
     talk.look(now + 1)
-    talk.look(now + COMMENT_SECONDS)
+    talk.look(now + SIGN_OF_LIFE_SECONDS)
     assert talk.sent == b""
 
 
