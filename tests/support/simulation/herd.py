@@ -230,6 +230,7 @@ class Herd:
                 self.stop_and_continue,
                 *(self.fill_disk,) * 2,
                 self.intrude,
+                self.revoke,
             ]
         )(server, edge)
 
@@ -361,6 +362,11 @@ class Herd:
 
     def stop_and_continue(self, server: Server, _: Wire) -> None:
         server.stall(self.world.rng.choice([0.01, 0.2, 2.0]) * self.world.rng.random())
+
+    def revoke(self, server: Server, _: Wire) -> None:
+        """A server learns that a neighbour has lost its certificate; the neighbour has another one when it is dialled again."""
+        if server.up and server.ends:
+            server.now_or_later(server.revoke, self.world.rng.choice(server.ends))
 
     def intrude(self, _: Server, edge: Wire) -> None:
         self.network.intrude(edge[0], self.servers[edge[1]])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxyherd.core.follows.event import Event
 from proxyherd.core.framing import Line
-from proxyherd.core.handshake import State
+from proxyherd.core.handshake import REVOKED, State
 from proxyherd.core.messages import parse_at, parse_report
 from proxyherd.core.notes import OUTDATED
 from proxyherd.core.tombstones import parse_gone
@@ -99,7 +99,7 @@ class Laws:
 
     def misspoken(self, end: End, reason: str) -> None:
         """A server ends a connection because of what the other has said: only strangers break the protocol."""
-        if end.server and end.other.server and OUTDATED not in reason:
+        if end.server and end.other.server and OUTDATED not in reason and REVOKED not in reason:
             self._world.broken(f"{end.name} ends its link with {end.other.name}: {reason}")
 
     @staticmethod

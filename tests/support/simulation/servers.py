@@ -455,6 +455,14 @@ class Server:
         own = self._ticks_from
         self.later(seconds_to_tick(now - own, due - own, heartbeat), self._tick)
 
+    def revoke(self, end: End) -> None:
+        """Read that the other's certificate is revoked, as when `Peers` get other certificates."""
+        self.world.say(f"{self.name} revokes the certificate of {end.other.name}")
+        end.link.revoke()
+        if end.link.state is State.CLOSED:
+            self.node.closed(end.link)
+        self.engine.wake()
+
     def stall(self, seconds: float) -> None:
         seconds = min(seconds, self.world.plan.seconds - self.world.now)
         if self.up:
