@@ -93,6 +93,9 @@ ELSEWHERE: Final = (
     Elsewhere(
         "engines/herd", "ports", "engines/herd/test_engine.py", "interfaces: the engine is tested with them"
     ),
+    Elsewhere(
+        "engines/herd", "open_links", "engines/herd/test_engine.py", "what leaves at the end of a turn"
+    ),
     Elsewhere("engines/herd", "rewrite", "engines/herd/test_journal.py", "a journal begins and ends it"),
     Elsewhere("core", "handshake", "core/test_link.py", "with it each link begins"),
     Elsewhere("core", "value", "core/test_messages.py", "what it promises is tested with entries"),

@@ -176,7 +176,7 @@ def test_a_neighbour_whose_connection_raises_costs_no_other_one_its_turn(
         assert other.take().startswith(b"AT Bob")
         await settled()
         assert connection not in bob.links.connections, "it has left the sets"
-        assert connection not in bob.engine._links
+        assert connection not in bob.engine._links._peers
         assert await asyncio.wait_for(connection.ended, 1), "who has dialled it dials again"
         assert [*bob.engine._node.linked] == ["Ann"]
         assert transport.aborted

@@ -391,7 +391,7 @@ class BareServer:
         backend = cast("Any", self.daemon._backend)
         backend._node.start(0.0)  # there is nothing to replay
         backend._node._walks.ended = True  # and nothing to catch up with
-        backend.engine._later = OnlySoon(backend.engine)
+        backend.engine._later = backend.engine._links._later = OnlySoon(backend.engine)
         self.peers = [await self.link(name) for name in NEIGHBOURS]
         await self.count()
         self._log.close()

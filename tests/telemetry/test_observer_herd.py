@@ -125,7 +125,7 @@ class Server:
         self.daemon._loop, self.daemon._places = loop, cast("Any", places)
         self.daemon._assemble()
         backend = cast("Any", self.daemon._backend)
-        backend.engine._later = Soon(backend)
+        backend.engine._later = backend.engine._links._later = Soon(backend)
 
     @property
     def peers(self) -> Any:

@@ -1,6 +1,7 @@
 """The engine `herd`: every server has the whole table, a journal of it, and links to its neighbours.
 
 - `engine`: what a turn calls
+- `open_links`: what leaves over the connections of peers
 - `ports`: what the engine needs of the world
 - `delays`: when few updates of neighbours are passed on, and written to the journal and the log
 - `journal`: the files

@@ -19,7 +19,6 @@ from proxyherd.core.engine import Client, Said, Settled
 from proxyherd.core.flood_paths import NO_SPARE_COPIES
 from proxyherd.core.follows.follow import FollowReply
 from proxyherd.core.follows.follows import Follows
-from proxyherd.core.link import CLOSED, Link
 from proxyherd.core.messages import Report
 from proxyherd.core.news import its_line
 from proxyherd.core.node import Node
@@ -27,6 +26,7 @@ from proxyherd.core.notes import Note
 from proxyherd.core.reply import Reply, leave
 from proxyherd.core.rules import refuse
 from proxyherd.core.sizes import SIZES, Sizes
+from proxyherd.engines.herd.open_links import OpenLinks
 from proxyherd.engines.herd.ports import JournalWriter, Later, Peer
 
 _PEER_LINES_A_CLIENT_LINE: Final = 4
@@ -80,7 +80,8 @@ class HerdEngine:
         self._node = node
         self._journal = journal
         self._peers: deque[Peer] = deque()
-        self._links: dict[Peer, None] = {}  # in the order in which they came
+        self._links = OpenLinks(node, later)
+        self._release, self._failed = self._links.release, self._links.failed
         self._more: bool  # whether longer work is left
         self._syncs = False
         self._sizes = sizes
@@ -136,12 +137,12 @@ class HerdEngine:
 
     def add_link(self, peer: Peer) -> None:
         """Add a connection. At the end of each turn, it sends what its link has to send."""
-        self._links[peer] = None
+        self._links.add(peer)
         self.wake()
 
     def remove_link(self, peer: Peer) -> None:
         """Forget a connection that is gone."""
-        self._links.pop(peer, None)
+        self._links.remove(peer)
         self.wake()
 
     def beat(self, now: float) -> None:
@@ -163,13 +164,8 @@ class HerdEngine:
 
     def send_spare(self, now: float) -> None:
         """Send the spare copies of updates that have waited."""
-        self._let_spare_leave()
+        self._links.send_spare()
         self._release(now)
-
-    def _let_spare_leave(self) -> None:
-        for peer in self._links:
-            if peer.link.spare:
-                self._node.send_spare(peer.link)
 
     def let_go(self) -> None:
         """Let no query wait any more, because the server stops, perhaps long before it is ready. Clients whose queries
@@ -177,7 +173,7 @@ class HerdEngine:
         """
         self._stops, self._can_wait = True, False
         self._node.spare_copies = NO_SPARE_COPIES
-        self._let_spare_leave()
+        self._links.send_spare()
         self._early.release()
         self.wake()
 
@@ -358,29 +354,6 @@ class HerdEngine:
                     peer.heard()
             except Exception as error:  # noqa: BLE001 - the other neighbours are heard
                 peer.fail(error)
-
-    def _failed(self, link: Link, error: Exception) -> None:
-        for peer in tuple(self._links):
-            if peer.link is link:
-                peer.fail(error)
-
-    def _release(self, now: float) -> None:
-        """Let the links send what they have to send, or end."""
-        waits = False
-        for peer in tuple(self._links):
-            link = peer.link
-            if link.spare:
-                if link.out or link.is_quiet(now):
-                    self._node.send_spare(link)
-                else:
-                    waits = True
-            if link.out or link.state is CLOSED:
-                try:
-                    peer.release(now)
-                except Exception as error:  # noqa: BLE001 - the other neighbours are told
-                    peer.fail(error)
-        if waits and self._later is not None:
-            self._later.send_spare_later()
 
     def _look_up_again(self) -> None:
         """Look up again the queries that came before the server was ready, if their answers may have changed."""
