@@ -21,7 +21,7 @@ from click.exceptions import Exit
 
 from proxyherd.base.escapes import visible
 from proxyherd.base.files import is_there
-from proxyherd.cli.pipes import while_read
+from proxyherd.cli.pipes import open_closed, silence, while_read
 from proxyherd.config import herd_file
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.herd_file import Herd, Server
@@ -56,27 +56,43 @@ class NotReached(Failure):
 
 
 class Group(click.Group):
-    """A group whose commands may raise ConfigError: it becomes one line on stderr and exit code 2. A command whose output
-    nobody reads any more ends silently.
+    """A group whose commands may raise ConfigError: it becomes one line on stderr and exit code 2, as does output that cannot be
+    written. A command whose output nobody reads any more ends silently.
     """
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Read the arguments, and print `--help`."""
-        with while_read():
+        open_closed()
+        with _written(), while_read():
             return super().make_context(info_name, args, parent, **extra)
         raise Exit(0)
 
     def invoke(self, ctx: click.Context) -> Any:
+        with _written():
+            try:
+                with while_read():
+                    return super().invoke(ctx)
+            except ConfigError as error:
+                raise Misconfigured(str(error)) from error
+            finally:
+                with while_read():
+                    sys.stdout.flush()  # at the end of the process it would be a complaint
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    """Run what prints. Raises Misconfigured if stdout cannot be written, on a full disk say; then nothing more is printed."""
+    try:
+        yield
+    except OSError:
         try:
-            with while_read():
-                return super().invoke(ctx)
-        except ConfigError as error:
-            raise Misconfigured(str(error)) from error
-        finally:
-            with while_read():
-                sys.stdout.flush()  # at the end of the process it would be a complaint
+            sys.stdout.flush()  # it fails again if it was this
+        except OSError as error:
+            silence([sys.stdout])
+            raise Misconfigured(f"stdout: {error.strerror}") from error
+        raise
 
 
 def config_option(envvar: str | None = None) -> Callable[[F], F]:

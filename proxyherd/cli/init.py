@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from proxyherd.cli.common import Failure, examples
+from proxyherd.cli.pipes import while_read
 from proxyherd.config import herd_file
 from proxyherd.local import conf
 from proxyherd.local.folder import refuse_folder
@@ -38,6 +39,8 @@ def init(folder: Path) -> None:
         refuse_folder()
         fits = _write_files()
     except OSError as error:
+        if error.filename is None:  # stdout's
+            raise
         raise Failure(f"{error.filename}: {error.strerror}") from error
     there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     again = "" if fits else f"rm {conf.CONF} && {typed_as('proxyherd')} init && "
@@ -49,20 +52,37 @@ def _write_files() -> bool:
     file = herd_file.DEFAULT_FILE if herd_file.DEFAULT_FILE.exists() else herd_file.FOLDERS_FILE
     docs = pages()
     if file.exists():
-        click.echo(f"Kept {file}")
+        _say(f"Kept {file}")
     else:
-        file.write_text(default_herd().replace("docs/", docs))
-        click.echo(f"Wrote {file}: five servers on this machine")
+        _write(file, default_herd().replace("docs/", docs))
+        _say(f"Wrote {file}: five servers on this machine")
     names = sorted(herd_file.load(file).servers)
     if conf.CONF.exists():
-        difference = _difference(names, conf.CONF.read_text())
-        click.echo(f"Kept {conf.CONF}{difference}")
+        difference = _difference(names, conf.read_conf())
+        _say(f"Kept {conf.CONF}{difference}")
         return not difference
     words = {"up": to_type("up"), "supervisorctl": typed_as("supervisorctl"), "docs": docs}
     program = conf.spell_path(locate("proxyherd"), Path.cwd())
-    conf.CONF.write_text(conf.spell_conf(names, str(file), program, words))
-    click.echo(f"Wrote {conf.CONF}: {', '.join(names)}")
+    _write(conf.CONF, conf.spell_conf(names, str(file), program, words))
+    _say(f"Wrote {conf.CONF}: {', '.join(names)}")
     return True
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a new file, all of it or nothing: what is there is kept next time. Raises OSError."""
+    half = file.with_name(f".{file.name}.unfinished")
+    try:
+        half.write_text(text, "utf-8")
+        half.rename(file)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def _say(text: str) -> None:
+    """Tell what was done; if nobody reads it, go on."""
+    with while_read():
+        click.echo(text)
 
 
 def _difference(names: list[str], text: str) -> str:
@@ -75,7 +95,7 @@ def _difference(names: list[str], text: str) -> str:
 
 def default_herd() -> str:
     """Return the file of the default herd."""
-    return files("proxyherd.local").joinpath("herd.toml").read_text()
+    return files("proxyherd.local").joinpath("herd.toml").read_text("utf-8")
 
 
 def pages() -> str:

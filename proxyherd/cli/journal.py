@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -70,15 +71,18 @@ def dump(ctx: click.Context, *, name: str | None, folder: Path | None, raw: bool
     """Print the AT lines in the journal of NAME, oldest file first; later lines of a client replace earlier ones."""
     output = sys.stdout.buffer
     for path in _journal_files(ctx, name, folder):
-        try:
-            for lines in journals.read(path):
-                output.writelines((line if raw else escaped(line).encode()) + b"\n" for line in lines)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise Misconfigured(
-                f"{path}: {error.strerror}; where its server has rewritten it meanwhile, run this again"
-            ) from error
+        for lines in _batches(path):
+            output.writelines((line if raw else escaped(line).encode()) + b"\n" for line in lines)
+
+
+def _batches(path: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of a journal's file in batches. Raises Misconfigured."""
+    try:
+        yield from journals.read(path)
+    except OSError as error:
+        raise Misconfigured(
+            f"{path}: {error.strerror}; where its server has rewritten it meanwhile, run this again"
+        ) from error
 
 
 def _journal_files(ctx: click.Context, name: str | None, folder: Path | None) -> list[Path]:

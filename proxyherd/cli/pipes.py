@@ -6,7 +6,8 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 
@@ -36,7 +37,19 @@ def while_read() -> Iterator[None]:
         unread = [stream for stream in (sys.stdout, sys.stderr) if PipeWatch(stream).is_alone]
         if not unread:
             raise  # it was another pipe, or a socket
-        silence = os.open(os.devnull, os.O_WRONLY)
-        for stream in unread:  # what Python has not written yet, it would try to write once more
-            os.dup2(silence, stream.fileno())
-        os.close(silence)
+        silence(unread)
+
+
+def silence(streams: Iterable[TextIO]) -> None:
+    """Let these lead nowhere: what Python has not written yet, it would try to write once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def open_closed() -> None:
+    """Let stdout and stderr lead nowhere if they are closed: Python has none then, and a file might get their numbers."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays so

@@ -28,7 +28,7 @@ def up() -> None:
     file = local_herd.herd_file(str(conf.CONF))
     prepare()  # a folder in which no herd can run is told before what its files say
     herd = herd_file.load(Path(file))
-    if others := sorted({*herd.servers} - {*conf.names_in(conf.CONF.read_text())}):
+    if others := sorted({*herd.servers} - {*conf.names_in(conf.read_conf())}):
         say(
             f"{conf.CONF} does not run {', '.join(others)}; unless they run elsewhere, delete it and type proxyherd init"
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxyherd.base.files import is_there, open_regular, write_all
+from proxyherd.base.files import is_there, open_regular, sync_folder, write_all
 from proxyherd.config.errors import ConfigError
 
 SECRET_BYTES: Final = 32
@@ -78,13 +78,19 @@ def _is_credential(path: Path) -> bool:
 
 def create(path: Path) -> None:
     """Write a new secret. Raises OSError, and then there is no file; FileExistsError if it exists, which is then unchanged."""
-    # Written under another name, then linked: nobody ever reads half a secret, or loses one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Written under another name, then linked: nobody ever reads half a secret, or loses one. A process that was killed may have
+    # left such a name, and in containers its ID comes again.
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
         write_all(descriptor, os.urandom(SECRET_BYTES))
         os.fsync(descriptor)
         os.link(temporary, path)
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            path.unlink()
+            raise
     finally:
         os.close(descriptor)
         temporary.unlink()

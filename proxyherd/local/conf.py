@@ -5,6 +5,7 @@ The rule: it says by which of the herd's files its servers go, so it is asked, a
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def spell_conf(names: Sequence[str], config: str, program: str, words: dict[str,
     """Return the file for these servers of the herd's file `config`. `program` is what supervisord starts, in its own
     spelling. `words` are those of the comments: `up` and `supervisorctl` as they are typed, and `docs`, where pages are.
     """
-    head, mark, each = _TEMPLATE.read_text().partition(_PROGRAM)
+    head, mark, each = _TEMPLATE.read_text("utf-8").partition(_PROGRAM)
     one = "Clark" if "Clark" in names else names[-1]
     parts = [Template(head).substitute(words, config=config, names=",".join(names), one=one)]
     parts += [Template(mark + each).substitute(name=name, program=program) for name in names]
@@ -34,6 +35,14 @@ def spell_path(path: Path, folder: Path) -> str:
     if path.is_relative_to(folder):
         return f"%(here)s/{path.relative_to(folder)}".replace("%", "%%").replace("%%(here)s", "%(here)s", 1)
     return str(path).replace("%", "%%")
+
+
+def read_conf(path: Path = CONF) -> str:
+    """Return the text of such a file. Raises OSError, also if it is not UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, f"is not UTF-8 at byte {error.start}", str(path)) from error
 
 
 def names_in(text: str) -> list[str]:

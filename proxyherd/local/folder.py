@@ -69,7 +69,10 @@ def mend_secret() -> None:
         SECRET.rename(aside)
         say(f"{SECRET} had {found.st_size} bytes, a secret has {_SECRET_BYTES}; it is now {aside}")
     elif found.st_mode & 0o077:
-        SECRET.chmod(0o600)
+        try:
+            SECRET.chmod(0o600)
+        except PermissionError:
+            fail(f"{SECRET}: others than its owner, {owner(SECRET)}, can use it; {_remedy()}")
         say(f"{SECRET} could be read by other users; it is now for its owner only")
 
 

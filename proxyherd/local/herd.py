@@ -46,12 +46,13 @@ def _up() -> None:
 def herd_file(file: str) -> str:
     """Return the herd's file that a supervisord.conf names. Fails where it names none."""
     try:
-        text = Path(file).read_text()
+        text = conf.read_conf(Path(file))
     except OSError as error:
-        fail(
-            f"{file}: {error.strerror}; type proxyherd init in an empty folder, or go to the folder of the herd",
-            2,
+        missing = isinstance(error, FileNotFoundError)
+        remedy = (
+            "; type proxyherd init in an empty folder, or go to the folder of the herd" if missing else ""
         )
+        fail(f"{file}: {error.strerror}{remedy}", 2)
     if not (named := conf.config_in(text)):
         fail(
             f'{file}: [supervisord] has no environment = PROXYHERD_CONFIG="FILE", the herd\'s file; write it there',

@@ -114,7 +114,7 @@ def _holders() -> Iterator[tuple[Path, str]]:
     for lock in _files("var/lib", "lock"):
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # what is there may be a file of somebody's
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

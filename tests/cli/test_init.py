@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import stat
+import sys
 from collections.abc import Iterator
 from email.message import Message
 from importlib import metadata
@@ -114,3 +117,38 @@ def test_a_folder_that_cannot_be_is_named(here: Path) -> None:
 def test_what_is_written_can_be_read_by_its_owner_whatever_is_in_it(here: Path) -> None:
     assert init().exit_code == 0
     assert stat.S_IMODE((here / "herd.toml").stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(here: Path) -> None:
+    """What is there is kept next time: half a file would be, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (2_000, before[1])
+    )  # as a full disk; the herd's file is shorter
+    try:
+        done = init()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.exit_code == 1
+    assert "Error: supervisord.conf: File too large\n" in done.output
+    assert [file.name for file in here.iterdir()] == ["herd.toml"]
+    assert "Wrote supervisord.conf" in init().output
+
+
+def test_both_files_are_written_though_nobody_reads_what_is_told(here: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as ended:
+            main(["init"], prog_name="proxyherd")
+    assert ended.value.code == 0
+    assert {file.name for file in here.iterdir()} == {"herd.toml", "supervisord.conf"}
+
+
+def test_a_file_of_supervisord_that_is_no_text_is_named(here: Path) -> None:
+    (here / "supervisord.conf").write_bytes(b"; f\xfcr uns\n")
+    for command in ("init", "up"):
+        done = CliRunner().invoke(main, [command])
+        assert done.exit_code == (1 if command == "init" else 2)
+        assert "supervisord.conf: is not UTF-8 at byte 3\n" in done.output

@@ -85,3 +85,27 @@ def test_another_pipe_that_breaks_is_an_error_as_ever() -> None:
     other.close()
     with one, pytest.raises(BrokenPipeError), while_read():
         one.sendall(b"x")
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one != "export --output /dev/stdout"])
+def test_a_full_disk_behind_stdout_is_told_in_one_line(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(command.split(), prog_name="proxyherd")
+    *_, told = capsys.readouterr().err.splitlines()
+    assert told.startswith("Error: stdout: No space left on device")
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one not in ENDLESS])
+def test_a_closed_stdout_takes_nothing(command: str) -> None:
+    usual = CliRunner().invoke(cli.main, command.split()).exit_code
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(command.split(), prog_name="proxyherd")
+        sys.stdout.close()
+    assert ended.value.code == usual

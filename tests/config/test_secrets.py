@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,30 @@ def test_who_has_lost_the_secret_is_told_to_put_it_back_before_making_a_new_one(
         f"{tmp_path}/secret: No such file or directory; copy the herd's secret there, from another host or a backup; only if there "
         "is none, make one for the whole herd with `proxyherd secret new FILE`, and name it with --secret-file"
     )
+
+
+def test_what_a_killed_process_of_the_same_id_has_left_does_not_stand_for_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In containers the same ID comes again at each start."""
+    file = tmp_path / "secret"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda _: None)  # it is killed before it tidies up
+        patch.setattr(os, "link", lambda *_: None)
+        secret.create(file)
+    assert not file.exists()
+    assert len([*tmp_path.iterdir()]) == 1
+    secret.create(file)
+    assert len(secret.read(file)) == secret.SECRET_BYTES
+
+
+def test_a_new_secret_is_on_disk_by_its_name_or_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(secret, "sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        secret.create(tmp_path / "secret")
+    assert [*tmp_path.iterdir()] == []

@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from proxyherd.local import folder
+from proxyherd.local.witnesses import look
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,31 @@ def test_a_folder_of_another_user_is_told_with_a_remedy_that_can_be_typed(
         folder.make_folders()
     assert f"var: Permission denied; {'' if there else tmp_path}" in (said := capsys.readouterr().err)
     assert remedy in said
+
+
+def test_a_file_of_somebodys_among_the_servers_state_is_nobodys_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/backup.tar").touch()
+    monkeypatch.chdir(tmp_path)
+    assert look().nothing
+
+
+def test_a_secret_of_another_user_that_others_can_read_is_told_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / folder.SECRET).write_bytes(bytes(32))
+    (tmp_path / folder.SECRET).chmod(0o660)
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(path: Path, _: int) -> NoReturn:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with pytest.raises(SystemExit):
+        folder.mend_secret()
+    said = capsys.readouterr().err
+    assert "var/secret: others than its owner, " in said
+    assert "; give var/ to the user that runs the herd: sudo chown -R " in said
