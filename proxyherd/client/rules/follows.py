@@ -129,10 +129,10 @@ class FollowState:
             yield change
 
     def _completed(self, message: _Message) -> Iterator[FollowedChange]:
-        named, self._named = self._named, None
-        # A server that does not know all clients yet names the others as it learns of them.
-        missing = self._known.keys() - named if named is not None and message.complete else ()
-        yield from self._end(sorted(missing))
+        # A server that does not know all clients yet names the others as it learns of them, before another snapshot.
+        if message.complete and self._named is not None:
+            missing, self._named = self._known.keys() - self._named, None
+            yield from self._end(sorted(missing))
         yield _change(message, "snapshot")
 
     def _end(self, clients: list[str]) -> Iterator[FollowedChange]:

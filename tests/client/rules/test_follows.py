@@ -68,6 +68,20 @@ def test_a_server_that_does_not_know_all_yet_takes_nobody_away() -> None:
     assert told(state, event("enter", "kiwi", 2)) == [("move", "kiwi")]
 
 
+@pytest.mark.parametrize(("is_area", "ending"), [(True, "leave"), (False, "gone")])
+def test_when_a_server_has_come_to_know_all_whoever_it_has_not_named_has_gone(
+    is_area: bool, ending: str
+) -> None:
+    state = FollowState(is_area=is_area)
+    state.begin()
+    told(state, *(event("enter", name, 1) for name in ("kiwi", "plum", "fig")), event("snapshot"))
+    state.begin()
+    told(state, event("enter", "kiwi", 1, initial=True), event("snapshot", complete=False))
+    told(state, event("enter", "plum", 2))
+    assert told(state, event("snapshot")) == [(ending, "fig"), ("snapshot", "")]
+    assert told(state, event("snapshot")) == [("snapshot", "")]
+
+
 EVENTS = st.tuples(st.sampled_from("abc"), st.integers(1, 3), st.booleans())
 
 
