@@ -21,6 +21,10 @@ _HEADER_BYTES: Final = 16_384
 
 _MOST_HEADERS: Final = 64
 
+_HEAD_BYTES: Final = 65_536
+"""Bytes of a request line with all headers; or of the trailers, behind chunks. The parser keeps them twice, for as long as a
+client likes to send them."""
+
 _BODY_PIECE_BYTES: Final = 65_536
 """Bytes of a body without chunks that the parser gets at once."""
 
@@ -42,6 +46,10 @@ _SHARES: Final = 4
 
 _TOO_LARGE: Final = Problem(problems.LARGE, f"A body has at most {BODY_BYTES:,} bytes.")
 
+
+_LARGE_HEAD: Final = Problem(
+    problems.REQUEST, f"The request line and all headers have at most {_HEAD_BYTES:,} bytes."
+)
 
 _NO_ROOM: Final = Problem(problems.NOT_TAKEN, "Too many large bodies are on their way to this server.")
 
@@ -85,6 +93,7 @@ class HttpReader:
         "_continues",
         "_data",
         "_head",
+        "_head_bytes",
         "_parser",
         "_payer",
         "_payload",
@@ -113,6 +122,7 @@ class HttpReader:
             max_msg_queue_size=1,
         )
         self._head: RawRequestMessage | None = None  # of the next request
+        self._head_bytes = 0  # since it, or a piece of its body, has come
         self._told = False  # without its body
         self._payload: StreamReader | None = None  # its body, as far as the parser has it
         self._body = bytearray()  # likewise, taken out of there
@@ -168,7 +178,11 @@ class HttpReader:
                     size = _BODY_PIECE_BYTES
             data = bytes(self._data[:size])
             del self._data[:size]
+            if size == _PIECE_BYTES:
+                self._head_bytes += len(data)
             self._feed(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._problem = _LARGE_HEAD
         head, body = self._head, bytes(self._body)
         assert head is not None
         self.close()
@@ -217,6 +231,7 @@ class HttpReader:
         if rest:
             self._rest += rest
         if messages:
+            self._head_bytes = 0
             head, payload = messages[0]
             try:
                 waits = check_transfer(head.method, head.version, head.headers)
@@ -244,7 +259,9 @@ class HttpReader:
                 self._problem = _NO_ROOM
                 return False
             self._taken += more
-        self._body += data
+        if data:
+            self._body += data
+            self._head_bytes = 0
         return bool(payload.is_eof())
 
 

@@ -298,6 +298,43 @@ def test_a_body_has_a_deadline_from_its_headers_on() -> None:
     assert talk.conversation.reason == "slow request"
 
 
+CHUNKED = b"PUT /v1/clients/kiwi HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"GET / HTTP/1.1\r\nHost: localhost\r\n", CHUNKED + b"1\r\n{\r\n0\r\n"],
+    ids=["headers", "trailers"],
+)
+def test_headers_take_little_memory_whatever_a_client_sends(first: bytes) -> None:
+    """They may come slowly, over all connections that there may be."""
+    talk = http()
+    talk.receive(first)
+    talk.run()
+    for number in range(4):
+        assert talk.statuses == []
+        talk.receive(b"X-%d: %b\r\n" % (number, b"x" * 16_000))
+        talk.run()
+    talk.receive(b"X-4: %b" % (b"x" * 8_000))
+    talk.run()
+    assert (talk.statuses, talk.endings) == ([400], [Ending.HALF_CLOSE])
+
+
+def test_many_requests_and_many_small_chunks_have_no_large_headers() -> None:
+    talk = http()
+    header = b"X: %b\r\n" % (b"x" * 15_000)
+    for _ in range(20):
+        talk.receive(put("kiwi").replace(b"\r\n", b"\r\n" + header, 1))
+        talk.run()
+    talk.receive(
+        CHUNKED
+        + b"".join(b"1;%b\r\n%c\r\n" % (b"x" * 4_000, byte) for byte in b'{"lat":1,"lon":2}')
+        + b"0\r\n\r\n"
+    )
+    talk.run()
+    assert talk.statuses == [200] * 21
+
+
 def test_headers_that_never_end_are_an_idle_client() -> None:
     talk = http()
     for number, byte in enumerate(put("kiwi")[:50]):
