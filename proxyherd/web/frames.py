@@ -85,9 +85,10 @@ class WebSocketError(Exception):
 class FrameReader:
     """Puts messages together from what a client sends."""
 
-    __slots__ = ("_at", "_data", "_opcode", "_partial")
+    __slots__ = ("_at", "_data", "_opcode", "_partial", "fragments")
 
     def __init__(self) -> None:
+        self.fragments = 0  # that were read, and end no message; whoever reads sets it to 0
         self._data: bytes | bytearray = b""
         self._at = 0  # of the data, what has been read
         self._opcode = 0  # of the message that has begun; 0: none has
@@ -212,6 +213,7 @@ class FrameReader:
         if not first & _FIN:
             self._opcode = self._opcode or opcode
             self._partial += payload
+            self.fragments += 1
             return
         if self._opcode:
             self._partial += payload
@@ -221,6 +223,14 @@ class FrameReader:
         if opcode == Opcode.TEXT:
             _check_utf8(payload)
         messages.append(Message(opcode, payload))
+
+
+class NoFrameReader(FrameReader):
+    """Drops what a client sends that has broken the protocol: where its next frame begins is not known."""
+
+    def receive(self, _: bytes) -> int:
+        """Put nothing aside."""
+        return 0
 
 
 def frame(opcode: int, data: bytes) -> bytes:

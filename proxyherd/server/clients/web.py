@@ -255,7 +255,7 @@ class WebConnection(ClientConnection):
 
     def check(self, now: float) -> None:
         """Close if the client is idle, silent, or does not read, or if its token is not good any more."""
-        if self._timer is not None and self._conversation.check_token():
+        if self._timer is not None and self._conversation.check_unread(now):
             self._wait_no_more()
             self._clients.turn.client_said(self)
         super().check(now)

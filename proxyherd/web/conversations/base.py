@@ -192,9 +192,9 @@ class WebConversation(ABC):
         received yet.
         """
 
-    def check_token(self) -> bool:
+    def check_unread(self, _: float) -> bool:
         """Close if the token with which this was begun is not good any more. Return whether that was so. Call it instead of
-        `check` while the client is over its rate.
+        `check` while nothing of the client is read because it is over its rate.
         """
         return False
 

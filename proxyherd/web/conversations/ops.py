@@ -48,7 +48,8 @@ class JsonSocket(WebSocketConversation):
         work = work_of_text(len(one.data))
         if isinstance(op.line, Follow):
             work = max(work, len(op.line.clients[1:]))  # as much work as so many messages
-        self.besides += work
+        if not self._is_follow_next:  # else that was done when it was read first
+            self.besides += work
         self._is_follow_next = isinstance(op.line, Follow) and bool(self.owed)
         if self._is_follow_next:
             self._held.appendleft(one)

@@ -27,6 +27,7 @@ from proxyherd.web.frames import (
     Code,
     FrameReader,
     Message,
+    NoFrameReader,
     Opcode,
     WebSocketError,
     close_frame,
@@ -144,6 +145,7 @@ class WebSocketConversation(WebConversation):
             self._read_frames(most)
         if self.stage >= _LINGERING:
             self._look_for_close()
+            self._read_or_pause()
             return []
         while self._held and self._can_hear(self._held[0]):
             self._hear(self._held.popleft())
@@ -164,8 +166,10 @@ class WebSocketConversation(WebConversation):
             self._read_others(most)
 
     def _read_others(self, most: int) -> None:
-        messages, self.more, error = self._frames.read(most - self.besides)
-        self.besides = most if self.more else self.besides + len(messages)
+        frames = self._frames
+        messages, self.more, error = frames.read(most - self.besides)
+        self.besides = most if self.more else self.besides + len(messages) + frames.fragments
+        frames.fragments = 0
         for one in messages:
             if one.opcode == Opcode.PING:
                 if not self.gone:
@@ -174,6 +178,7 @@ class WebSocketConversation(WebConversation):
                 self._held.append(one)
         if error is not None:
             self._held.append(error)
+            self._frames = NoFrameReader()
 
     def _can_hear(self, one: Message | WebSocketError) -> bool:
         return isinstance(one, WebSocketError) or one.opcode == Opcode.CLOSE or self._can_hear_message(one)
@@ -242,13 +247,28 @@ class WebSocketConversation(WebConversation):
             if self._slow.is_stuck(now, unsent):
                 self.reason = "slow reader"
                 self._close(Code.TOO_SLOW, "nothing was read for too long")
-        elif self._is_heard or not self.reads:  # its pong may wait to be read
+        else:
+            self._look_for_life(now, is_read=self.reads)
+
+    def check_unread(self, now: float) -> bool:
+        """Close if the token is not good any more; otherwise let proxies know that the connection goes on. Return whether it
+        was closed.
+        """
+        if self.check_token():
+            return True
+        if not self.gone and self._slow.since is None:
+            self._look_for_life(now, is_read=False)
+        return False
+
+    def _look_for_life(self, now: float, *, is_read: bool) -> None:
+        """Send a ping to a silent client; end if there is no pong, unless that may wait to be read."""
+        if self._is_heard:
             self._is_heard, self._is_pinged, self._since = False, False, now
-        elif self._is_pinged:
+        elif self._is_pinged and is_read:
             if now - self._since > PONG_SECONDS:
                 self.abort("no pong")
         elif now - self._since >= SIGN_OF_LIFE_SECONDS:
-            self._is_pinged, self._since = True, now
+            self._is_pinged, self._since = is_read, now
             self._out.append(_PING)
 
     def ending(self, now: float) -> Ending | None:

@@ -25,6 +25,7 @@ from proxyherd.server.clients.http_reader import BodyRoom
 from proxyherd.server.clients.web import WebConnection
 from proxyherd.web.conversations import http_waits
 from proxyherd.web.conversations.base import SIGN_OF_LIFE_SECONDS, Site
+from proxyherd.web.frames import Opcode
 from proxyherd.web.origins import Proxies
 from proxyherd.web.rights import revocation
 
@@ -300,6 +301,40 @@ def test_a_websocket_that_waits_for_its_rate_is_closed_too_when_its_token_is_goo
                 [(_, data)] = messages(await loop.sock_recv(sock, 4_096))
                 assert int.from_bytes(data[:2], "big") == 4401
             assert listening.events("client_closed")[-1]["reason"] == "bad token"
+
+    run(scenario())
+
+
+def test_a_websocket_that_waits_for_its_rate_gets_pings_and_need_not_answer_them_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    """Otherwise some proxies would close it."""
+
+    async def scenario() -> None:
+        with Listening(tmp_path, rates(commands_per_address=100.0)) as listening:
+            loop = asyncio.get_running_loop()
+            async with Web(listening) as web:
+                sock = await web.connect()
+                [connection] = web.connections
+                assert connection.allowance is not None
+                await loop.sock_sendall(sock, HANDSHAKE + b"\r\n")
+                assert status(await loop.sock_recv(sock, 4_096)) == 101
+                connection.allowance.spend(10_000, loop.time())  # as others at its address do
+                await loop.sock_sendall(sock, frame(b"FOO") * PAY_COMMANDS)
+                read = b""
+                while read.count(b"FOO") < PAY_COMMANDS:
+                    data = await loop.sock_recv(sock, 1 << 16)
+                    assert data
+                    read += data
+                await loop.sock_sendall(sock, frame(b"FOO"))
+                await until(lambda: listening.value("proxyherd_clients_over_rate") == 1)
+                now = loop.time()
+                for checked in range(0, 60, 5):
+                    connection.check(now + checked)
+                assert messages(await loop.sock_recv(sock, 4_096)) == [(Opcode.PING, b"")] * 2
+                connection._go_on()
+                connection.check(now + 60)
+                assert connection.reason == "closed by client", "it goes on"
 
     run(scenario())
 

@@ -97,6 +97,17 @@ def test_clients_that_are_followed_cost_as_much_work_as_messages() -> None:
     assert talk.conversation.besides == 499
 
 
+def test_the_clients_of_a_follow_that_waits_for_messages_before_it_are_counted_once() -> None:
+    talk = objects(holds=True)
+    talk.receive(op("locate", 1, client="kiwi") + op("follow", 2, client=[str(one) for one in range(100)]))
+    costs = []
+    while talk.conversation.more:
+        talk.turn()
+        costs.append(talk.conversation.besides + len(talk._held))
+        talk.let_go()
+    assert costs == [101, 1]  # two messages and 99 more clients; then the line of the follow
+
+
 def test_one_large_message_is_read_in_a_turn_and_those_behind_it_keep_their_order() -> None:
     turn = 1
     shared = replace(site(), large=LargeReads(lambda: turn))

@@ -334,6 +334,18 @@ def test_a_client_that_is_not_read_owes_no_pong(talk_of: Callable[..., Talk]) ->
 
 
 @BOTH
+def test_a_client_that_is_not_read_gets_pings_all_the_same(talk_of: Callable[..., Talk]) -> None:
+    """Its answers may wait for a server that is not ready. Some proxies close a silent connection."""
+    talk = talk_of(holds=True, max_answers_outstanding=10)
+    while talk.conversation.reads:
+        talk.receive(frame(wanted(talk_of, 1)) * 1_000)
+        talk.run()
+    for now in range(0, 100, 5):
+        talk.look(float(now))
+    assert told(talk) == [(Opcode.PING, b"")] * 4
+
+
+@BOTH
 def test_a_reader_that_takes_nothing_is_disconnected_also_behind_the_close_frame(
     talk_of: Callable[..., Talk],
 ) -> None:
@@ -346,6 +358,51 @@ def test_a_reader_that_takes_nothing_is_disconnected_also_behind_the_close_frame
     assert talk.endings == [Ending.CLOSE]
     talk.look(130.1, unsent=100)
     assert (talk.endings[-1], talk.conversation.reason) == (Ending.ABORT, "slow reader")
+
+
+@BOTH
+@pytest.mark.parametrize("first", [BROKEN, frame(b"x" * 70_000)], ids=["broken", "large"])
+def test_behind_its_close_frame_everything_is_read_and_dropped(
+    talk_of: Callable[..., Talk], first: bytes
+) -> None:
+    """A socket that is closed with unread bytes is reset, and then the client may not learn why."""
+    talk = talk_of()
+    talk.receive(first[:100])
+    talk.run()
+    assert len(closes(talk)) == 1
+    for _ in range(10):
+        talk.receive(first[100:] + frame(b"y" * 60_000))
+        talk.run()
+        assert talk.conversation.reads
+        assert talk.conversation._frames.waiting <= READ_AHEAD  # type: ignore[attr-defined] # what is kept
+
+
+@BOTH
+def test_whoever_has_sent_much_behind_its_end_can_still_close(talk_of: Callable[..., Talk]) -> None:
+    talk = talk_of()
+    talk.conversation.drain()
+    talk.run()
+    for _ in range(10):
+        talk.receive(frame(b"y" * 60_000))
+        talk.run()
+    talk.receive(CLOSE)
+    talk.run()
+    assert talk.endings == [Ending.AWAIT_CLOSE, Ending.CLOSE]
+
+
+@BOTH
+def test_fragments_without_end_are_work_also_if_they_come_a_few_at_a_time(
+    talk_of: Callable[..., Talk],
+) -> None:
+    talk = talk_of()
+    talk.receive(frame(b"F", fin=False))
+    talk.run()
+    besides = 0
+    for _ in range(100):
+        talk.receive(frame(b"", 0, fin=False) * (MOST - 1))
+        talk.turn()
+        besides += talk.conversation.besides
+    assert besides == 100 * (MOST - 1)
 
 
 @BOTH
