@@ -210,9 +210,10 @@ class _TextPrinter:
     def print(self, event: events.FollowEvent) -> None:
         """Print an event, unless it is known."""
         if event.event == "snapshot":
-            for client in sorted(self._unnamed):
-                self._forget(client, self._missing)
-            self._unnamed.clear()
+            if event.complete:  # otherwise the others are named as the server learns of them
+                for client in sorted(self._unnamed):
+                    self._forget(client, self._missing)
+                self._unnamed.clear()
             note = "" if event.complete else "; the server is not ready yet, and may not know all"
             click.echo(f"{self._counted}: {event.clients:,}{self._of}; waiting for changes{note}", err=True)
             return

@@ -238,6 +238,28 @@ def test_after_a_restart_of_the_server_it_connects_again_and_knows_who_is_inside
         expect(page.locator("#trouble")).to_be_hidden()
 
 
+def test_whoever_is_inside_stays_when_a_server_says_once_more_that_all_were_told(
+    browser: Browser, clark: ServerProcess
+) -> None:
+    """It does so when it has become ready."""
+    with map_of(browser, clark) as page:
+        live(page)
+        inside = page.evaluate(
+            """async () => {
+                const { Guard } = await import("./page/guard.js");
+                const guard = new Guard({ say() {}, changed() {}, refused() {} });
+                guard.follow({});
+                const tell = (event) => guard.event({ follow: guard.followed, ...event });
+                tell({ event: "enter", client: "Ken", initial: true });
+                tell({ event: "snapshot", complete: false });
+                tell({ event: "enter", client: "Joan" });
+                tell({ event: "snapshot", complete: true });
+                return [...guard.inside.keys()];
+            }"""
+        )
+        assert inside == ["Ken", "Joan"]
+
+
 def test_an_address_with_a_place_shows_that_place(browser: Browser, clark: ServerProcess) -> None:
     clark.hears(b"Lise", b"+48.2185+16.3925")
     with map_of(browser, clark, "#48.2185,16.3925,4") as page:

@@ -20,6 +20,7 @@ from proxyherd import cli
 from proxyherd.config import secrets
 from proxyherd.config.herd_file import Server
 from proxyherd.remote import events, web_ports
+from proxyherd.remote.events import FollowEvent
 
 pytestmark = pytest.mark.xdist_group("near and follow")
 
@@ -262,3 +263,28 @@ def test_the_token_that_follow_makes_does_not_end_while_one_looks(
     (token,) = presented
     claims = jwt.decode(token, options={"verify_signature": False})
     assert (claims["sub"], claims["may"], claims["exp"] - claims["iat"]) == ("*", ["see"], 86_400)
+
+
+def test_a_server_that_is_not_ready_takes_nobody_away_before_it_knows_all(
+    herd: RunningHerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(kind: str, client: str = "", **more: Any) -> FollowEvent:
+        return FollowEvent(event=kind, client=client, server="Ann", **more)
+
+    lives = [
+        [said("enter", "kiwi"), said("enter", "plum"), said("enter", "fig"), said("snapshot")],
+        [said("enter", "kiwi"), said("snapshot", complete=False), said("enter", "plum"), said("snapshot")],
+    ]
+
+    def followed(*_: object) -> list[FollowEvent]:
+        if not lives:
+            raise web_ports.NotAnswered("enough")
+        return lives.pop(0)
+
+    monkeypatch.setattr(events, "followed", followed)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    result = run(herd, "follow", "kiwi", "plum", "fig")
+    assert [event(line)[:2] for line in result.stdout.splitlines()] == [
+        *(("enter", client) for client in ("kiwi", "plum", "fig")),
+        ("gone", "fig"),
+    ]

@@ -83,7 +83,8 @@ function move(event) {
     phones.put(event);
     phones.mark(client, guard.inside.has(client));
   } else if (event.event === "snapshot") {
-    for (const one of [...phones.all.keys()]) if (!seen.has(one)) phones.remove(one);
+    // A server that is not ready names the others as it learns of them.
+    if (event.complete) for (const one of [...phones.all.keys()]) if (!seen.has(one)) phones.remove(one);
   } else if (event.event === "ended") tell(event.reason);
   else phones.remove(client);
 }

@@ -39,8 +39,9 @@ export class Guard {
 
   event({ event, follow, client, initial, reason }) {
     if (follow !== this.followed) return;
-    if (event === "snapshot") this.settle();
-    else if (event === "ended") this.end(reason);
+    if (event === "snapshot") {
+      if (this.coming) this.settle(); // one more comes when a server has become ready
+    } else if (event === "ended") this.end(reason);
     else if (event === "enter") this.enter(client, Boolean(initial));
     else if (event === "leave" || event === "gone") this.leave(client);
   }
