@@ -38,6 +38,7 @@ from proxyherd.telemetry.observer import Observer
 _ALIKE: Final = (
     ("limits", "max_line_bytes"),
     ("limits", "max_age_seconds"),
+    ("limits", "max_clock_lead_seconds"),
     ("erasure", "tombstone_seconds"),
 )
 """Tables and keys that both sides must agree on."""
@@ -94,7 +95,7 @@ def check(herd: Herd, to: Herd) -> None:
         if one != other:
             raise ConfigError(
                 f"{to.file}: key {table}.{key}: is {other:g}, but {one:g} in {herd.file}; what moves must be as long "
-                "and as old on both sides, so give both the same"
+                "and as old on both sides, and in the same order, so give both the same"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -127,7 +128,10 @@ class _Display:
         self._write(("\r\x1b[K" if self._drawn else "") + line + "\n")
 
     def _write(self, text: str) -> None:
-        with while_read():  # without a reader the tables must still be kept equal
+        with (
+            contextlib.suppress(OSError),
+            while_read(),
+        ):  # without a reader or room, the tables must still be kept equal
             sys.stdout.write(text)
             sys.stdout.flush()
 

@@ -430,9 +430,14 @@ def test_where_clark_still_runs_it_says_so(herd: RunningHerd, fronts: RunningHer
 def test_files_that_do_not_go_together_are_refused(
     herd: RunningHerd, fronts: RunningHerd, tmp_path: Path
 ) -> None:
-    longer = tmp_path / "redis.toml"
+    longer, later = tmp_path / "redis.toml", tmp_path / "later.toml"
     longer.write_text("[limits]\nmax_line_bytes = 9000\n" + fronts.file.read_text())
-    for to, said in ((longer, "key limits.max_line_bytes: is 9000, but 8192 in"), (herd.file, 'is "herd"')):
+    later.write_text("[limits]\nmax_clock_lead_seconds = 5\n" + fronts.file.read_text())
+    for to, said in (
+        (longer, "key limits.max_line_bytes: is 9000, but 8192 in"),
+        (later, "key limits.max_clock_lead_seconds: is 5, but 1 in"),
+        (herd.file, 'is "herd"'),
+    ):
         with pytest.raises(ConfigError, match=re.escape(said)):
             check(herd_file.load(herd.file), herd_file.load(to))
 
