@@ -10,8 +10,11 @@ umask 077
 folder=${1:?"usage: make-users.sh FOLDER"}
 example=$(dirname "$0")/users.acl.example
 
-make_password() { # FILE
-	[ -e "$1" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$1"
+make_password() { # FILE, written aside and renamed: an empty one would be kept, and be everybody's password
+	[ ! -e "$1" ] || return 0
+	od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$1.new"
+	[ "$(wc -c <"$1.new")" -eq 64 ] || exit 1
+	mv "$1.new" "$1"
 }
 
 hash_of() { # FILE

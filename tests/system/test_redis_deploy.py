@@ -45,6 +45,16 @@ openssl req -x509 -CA authority.pem -CAkey authority.key $key -subj /CN=redis -a
 # --- the files
 
 
+def test_a_password_that_a_full_disk_has_cut_off_is_not_kept(tmp_path: Path) -> None:
+    """An empty one would let everybody in."""
+    script = f"{DEPLOY}/make-users.sh {tmp_path}"
+    full = subprocess.run(["sh", "-c", f"ulimit -f 0; exec {script}"], capture_output=True, check=False)
+    assert full.returncode != 0
+    subprocess.run(["sh", "-c", script], check=True)
+    for name in ("password", "admin-password", "replication-password"):
+        assert re.fullmatch("[0-9a-f]{64}", (tmp_path / name).read_text()), name
+
+
 def test_its_servers_are_those_of_the_default_herd_at_the_same_ports() -> None:
     herd = herd_file.load(DEPLOY / "herd.toml")
     assert list(herd.servers) == list(SERVERS)

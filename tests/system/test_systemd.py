@@ -235,10 +235,14 @@ def test_restarted_server_catches_up_with_what_came_meanwhile(machine: BootedMac
 def test_killed_server_is_started_again_and_knows_what_it_answered(machine: BootedMachine) -> None:
     at_line = hears(machine, "Clark", "before-the-kill")
     pid = main_pid(machine, "Clark")
+    before = len(log(machine, "Clark"))
     machine.run("systemctl kill --signal=KILL proxyherd@Clark")
     wait_until(lambda: main_pid(machine, "Clark") not in {0, pid}, "systemd starts it again")
     wait_until_whole(machine)
     assert knows(machine, "Clark", at_line)
+    events = [event["event"] for event in log(machine, "Clark")[before:]]
+    assert "replayed" in events
+    assert "journal_lacks" not in events  # the machine was not started again, so its queries need not wait
 
 
 def test_server_that_hangs_is_ended_by_the_watchdog_and_started_again(machine: BootedMachine) -> None:

@@ -286,3 +286,10 @@ def test_a_file_may_have_grown_since_and_may_not_have_shrunk(
 def test_what_is_no_mark_says_nothing(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "journal.mark").write_bytes(text)
     assert "has not left word" in mark_of(tmp_path).lacks({"a": (1, 2)} if b"a" in text else {})
+
+
+def test_the_boot_is_told_by_systemd_whose_sandbox_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyherd.engines.herd.mark._BOOT", Path("/nonexistent"))
+    assert this_boot() == b""
+    monkeypatch.setenv("PROXYHERD_BOOT", "0123456789abcdef0123456789abcdef")
+    assert this_boot() == b"0123456789abcdef0123456789abcdef"
