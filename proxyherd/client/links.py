@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from socket import SOCK_STREAM, AddressFamily
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from proxyherd.base.escapes import escaped
 from proxyherd.client.rules.errors import MOST_SHOWN, NotAllowed, Unreachable
 from proxyherd.client.sockets import MUTE, reason_of
-from proxyherd.net.dialling import address_and_host, hosts_of, shares
+from proxyherd.net.dialling import address_and_host, hosts_among, shares
+from proxyherd.net.resolving import looked_up
 
 if TYPE_CHECKING:
     import ssl
 
     import aiohttp
+    from aiohttp.abc import AbstractResolver, ResolveResult
 
     from proxyherd.client.endpoints import Endpoint
     from proxyherd.config.address import Address
@@ -78,11 +81,11 @@ async def dial(
     for address, until in shares(endpoint.addresses, loop.time() + seconds, loop.time):
         try:
             async with asyncio.timeout_at(until):
-                hosts = await hosts_of(loop, address.host, address.port)
+                found = await looked_up(loop, address.host, address.port, kind=SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             refusals.append(f"{address}: {reason_of(error)}")
             continue
-        for host, by in shares(hosts, until, loop.time):
+        for host, by in shares(hosts_among(found), until, loop.time):
             try:
                 async with asyncio.timeout_at(by):
                     return _StreamLink(address, *await _open_stream(address, host, tls))
@@ -119,6 +122,30 @@ class _StreamLink:
         self._writer.transport.abort()
 
 
+class _Resolver:
+    """Looks names up for aiohttp: at its end, a program does not wait for those that were given up."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name. Raises OSError."""
+        found = await looked_up(asyncio.get_running_loop(), host, port, family, SOCK_STREAM)
+        return [
+            {
+                "hostname": host,
+                "host": f"{where[0]}%{where[3]}" if len(where) > 3 and where[3] else where[0],
+                "port": where[1],
+                "family": kind,
+                "proto": proto,
+                "flags": 0,
+            }
+            for kind, _, proto, _, where in found
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
 async def open_websocket(
     url: str,
     subprotocol: str,
@@ -134,7 +161,8 @@ async def open_websocket(
     """
     import aiohttp  # noqa: PLC0415 - who has no WebSocket does not wait for it
 
-    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+    connector = aiohttp.TCPConnector(resolver=cast("AbstractResolver", _Resolver()))
+    session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:

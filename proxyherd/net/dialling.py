@@ -7,7 +7,7 @@ of connections: sockets without an event loop, streams, and links, of which only
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -31,7 +31,11 @@ def shares(places: Sequence[T], deadline: float, clock: Callable[[], float]) -> 
 
 async def hosts_of(loop: AbstractEventLoop, host: str, port: int | None = None) -> list[str]:
     """Return all numeric addresses that a name stands for. Raises OSError and UnicodeError."""
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return hosts_among(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+def hosts_among(found: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Return the numeric addresses in an answer of getaddrinfo, each once."""
     return [*dict.fromkeys(str(where[0]) for *_, where in found)]
 
 

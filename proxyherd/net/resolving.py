@@ -71,6 +71,32 @@ def _ask(question: _Question, answer: Future[_Found]) -> None:
         answer.set_exception(failure)
 
 
+async def looked_up(
+    loop: _EventLoop,
+    host: str | bytes | None,
+    port: str | bytes | int | None,
+    family: int = 0,
+    kind: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+) -> _Found:
+    """Answer as socket.getaddrinfo does, in this loop. If the caller is cancelled, only its waiting ends."""
+    answer = look_up(host, port, family, kind, proto, flags)
+    answered = loop.create_future()
+
+    def wake() -> None:
+        if not answered.done():
+            answered.set_result(None)
+
+    def tell(_: Future[_Found]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(wake)
+
+    answer.add_done_callback(tell)
+    await answered
+    return answer.result()
+
+
 class LooksUp(_EventLoop):
     """A mixin for event loops: all their look-ups then use this module."""
 
@@ -84,21 +110,8 @@ class LooksUp(_EventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> _Found:
-        """Answer as socket.getaddrinfo does. If the caller is cancelled, only its waiting ends."""
-        answer = look_up(host, port, family, type, proto, flags)
-        answered = self.create_future()
-
-        def wake() -> None:
-            if not answered.done():
-                answered.set_result(None)
-
-        def tell(_: Future[_Found]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
-                self.call_soon_threadsafe(wake)
-
-        answer.add_done_callback(tell)
-        await answered
-        return answer.result()
+        """Answer as `looked_up` does."""
+        return await looked_up(self, host, port, family, type, proto, flags)
 
 
 def new_event_loop() -> _EventLoop:

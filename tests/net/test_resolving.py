@@ -17,7 +17,7 @@ import pytest
 from asked import ask_once
 from herd_process import PATIENCE_SECONDS, free_port, wait_until
 
-from proxyherd.client import Unreachable
+from proxyherd.client import HerdClient, NoAnswer, Unreachable
 from proxyherd.config.address import Address
 from proxyherd.config.herd_file import Server, parse
 from proxyherd.core.notes import LinkFailed
@@ -257,3 +257,35 @@ def test_what_is_written_is_passed_on_at_once(runner: asyncio.Runner) -> None:
 
     with runner:
         assert runner.run(write()) == [b"%d" % number for number in range(8)]
+
+
+@pytest.mark.parametrize("server", [f"{NAME}:80", f"ws://{NAME}:80"])
+def test_a_program_that_uses_the_library_does_not_wait_at_its_end_for_a_look_up_given_up_long_ago(
+    servers: NameServers, server: str
+) -> None:
+    async def main() -> None:
+        async with HerdClient(server, timeout=0.2, patience=0.05) as herd:
+            with pytest.raises(NoAnswer):
+                await herd.locate("kiwi")
+
+    asyncio.run(main())
+    assert servers.asked == 1
+    assert [one.name for one in threading.enumerate()].count("look-up") == 1, "it is still under way"
+
+
+def test_over_a_websocket_the_addresses_of_a_name_are_tried_and_its_failure_is_told(
+    servers: NameServers,
+) -> None:
+    port = free_port()
+
+    async def main() -> None:
+        async with HerdClient(f"ws://{NAME}:{port}", timeout=5, retry=False) as herd:
+            await herd.locate("kiwi")
+
+    servers.speak("127.0.0.1", "127.0.0.2", port=port)
+    with pytest.raises(Unreachable) as caught:
+        asyncio.run(main())
+    assert "refused" in str(caught.value) or "Multiple exceptions" in str(caught.value)
+    servers.speak(failure=socket.gaierror(socket.EAI_NONAME, "no such name"))
+    with pytest.raises(Unreachable, match="no such name"):
+        asyncio.run(main())
