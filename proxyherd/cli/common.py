@@ -76,6 +76,10 @@ class Group(click.Group):
                     return super().invoke(ctx)
             except ConfigError as error:
                 raise Misconfigured(str(error)) from error
+            except OSError as error:
+                if why := _explain(error):
+                    raise Failure(why) from error
+                raise
             finally:
                 with while_read():
                     sys.stdout.flush()  # at the end of the process it would be a complaint
@@ -93,6 +97,17 @@ def _written() -> Iterator[None]:
             silence([sys.stdout])
             raise Misconfigured(f"stdout: {error.strerror}") from error
         raise
+
+
+def _explain(error: OSError) -> str:
+    """Return what to do about an error that any command may meet; empty if that is not known."""
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; see who may use it"
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working directory was deleted; go to another one"
+    return ""
 
 
 def config_option(envvar: str | None = None) -> Callable[[F], F]:

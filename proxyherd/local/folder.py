@@ -38,7 +38,12 @@ def make_folders() -> None:
         for folder in ("var", "var/lib", "var/log", "var/run"):
             Path(folder).mkdir(mode=0o750, exist_ok=True)
     except OSError as error:
-        remedy = _remedy() if Path("var").exists() else f"{Path.cwd()} must be a folder that you can write"
+        if isinstance(error, FileExistsError):
+            remedy = "it must be a folder; move what is there elsewhere"
+        else:
+            remedy = (
+                _remedy() if Path("var").exists() else f"{Path.cwd()} must be a folder that you can write"
+            )
         fail(f"{error.filename}: {error.strerror}; {remedy}")
 
 

@@ -19,6 +19,7 @@ import click
 import pytest
 from asked import ask_once, pair_of_servers, serving
 from click.testing import CliRunner, Result
+from one_server import enter_folder
 from states import a_state
 
 import proxyherd.server
@@ -891,3 +892,26 @@ def test_every_command_has_help_with_examples() -> None:
         assert "Examples:" in result.stdout, command
         assert f"  proxyherd {' '.join(command)}" in result.stdout, command
         assert run(*command, "-h").stdout == result.stdout
+
+
+def test_what_may_not_be_read_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter_folder(tmp_path, monkeypatch, [])
+
+    def refuse(path: Path, **_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    done = CliRunner().invoke(cli.main, ["forget", "--prefix", "k", "--dry-run"])
+    assert done.exit_code == 1
+    assert done.stderr == "Error: var/lib/Ann/journal: Permission denied; see who may use it\n"
+
+
+def test_a_working_directory_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    for command in ("init", "down"):
+        done = CliRunner().invoke(cli.main, [command])
+        assert done.exit_code == 1
+        assert done.stderr == "Error: the working directory was deleted; go to another one\n"

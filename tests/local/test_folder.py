@@ -61,3 +61,17 @@ def test_a_secret_of_another_user_that_others_can_read_is_told_with_a_remedy(
     said = capsys.readouterr().err
     assert "var/secret: others than its owner, " in said
     assert "; give var/ to the user that runs the herd: sudo chown -R " in said
+
+
+@pytest.mark.parametrize("taken", ["var", "var/lib"])
+def test_a_file_in_the_place_of_a_folder_is_told_to_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], taken: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(taken).parent.mkdir(exist_ok=True)
+    Path(taken).touch()
+    with pytest.raises(SystemExit):
+        folder.make_folders()
+    assert capsys.readouterr().err.endswith(
+        f": {taken}: File exists; it must be a folder; move what is there elsewhere\n"
+    )
