@@ -13,7 +13,7 @@ from proxyherd.local.folder import SECRET
 from proxyherd.local.messages import fail, say, to_type, typed
 from proxyherd.local.supervision import (
     STANDSTILL_SECONDS,
-    answered,
+    shut_down,
     states,
     wait_while_it_changes,
 )
@@ -81,7 +81,7 @@ def down() -> None:
     if found.nothing:
         print("No herd of this folder runs.")
         return
-    answered("shutdown")
+    shut_down()
     # The process itself may stay a zombie where nobody reaps it: its pid file and its socket are gone.
     left = wait_while_it_changes(look, lambda one: not one.answers and not one.supervisord)
     if left.answers or left.supervisord:

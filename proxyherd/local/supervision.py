@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import time
@@ -9,11 +10,19 @@ import xmlrpc.client
 from collections.abc import Callable
 from typing import Any, Final
 
-from proxyherd.local.messages import fail
+from proxyherd.local.messages import fail, typed
 from proxyherd.local.witnesses import RPC_SECONDS, SOCKET, look
 
 STANDSTILL_SECONDS: Final = 30.0
 """How long nothing may change before a start or a stop is given up."""
+
+
+_SHUTDOWN_STATE: Final = 6
+"""The fault of a supervisord that is stopping."""
+
+
+class Stopping(OSError):  # noqa: N818 - a fact about supervisord
+    """supervisord has been told to stop, and takes no more calls."""
 
 
 class _Connection(http.client.HTTPConnection):
@@ -33,19 +42,33 @@ def call(method: str) -> Any:
     server = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport())
     try:
         return getattr(server.supervisor, method)()
+    except xmlrpc.client.Fault as error:
+        raise (Stopping if error.faultCode == _SHUTDOWN_STATE else OSError)(error.faultString) from error
     except (xmlrpc.client.Error, http.client.HTTPException) as error:
         raise OSError(str(error)) from error
 
 
 def states() -> dict[str, str]:
     """Return the state of each of supervisord's processes, such as `herd:Clark`. Fails where it does not answer."""
-    return {f"{one['group']}:{one['name']}": one["statename"] for one in answered("getAllProcessInfo")}
+    try:
+        told = _answered("getAllProcessInfo")
+    except Stopping:
+        fail(f"the herd is being stopped; type {typed()} again when it has stopped")
+    return {f"{one['group']}:{one['name']}": one["statename"] for one in told}
 
 
-def answered(method: str) -> Any:
-    """Call a method of supervisord's. Fails where it does not answer."""
+def shut_down() -> None:
+    """Tell supervisord to stop, unless it was told before. Fails where it does not answer."""
+    with contextlib.suppress(Stopping):
+        _answered("shutdown")
+
+
+def _answered(method: str) -> Any:
+    """Call a method of supervisord's. Raises Stopping. Fails where it does not answer."""
     try:
         return call(method)
+    except Stopping:
+        raise
     except OSError as error:
         fail(f"supervisord does not answer ({error}); stop it with: kill {look().supervisord or '(see ps)'}")
 
