@@ -34,6 +34,11 @@ def up() -> None:
 def _up() -> None:
     file = herd_file(str(conf.CONF))
     is_new = not SECRET.exists()
+    following = SECRET.with_name(f"{SECRET.name}.next")
+    if is_new and following.exists():
+        fail(
+            f"{SECRET} is missing: a change of the secret was broken off; go on with: mv {following} {SECRET}"
+        )
     programs.run_program("proxyherd", "secret", "new", str(SECRET), "--if-missing")
     if is_new and any(Path("var/lib").iterdir()):
         say(

@@ -138,7 +138,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(
         "local",
-        "herd messages witnesses",
+        "messages witnesses",
         "system/test_local_herd.py",
         "supervisord and locks are real",
     ),
