@@ -18,7 +18,7 @@ from typing import Final
 FOLDER_MODE: Final = 0o750
 FILE_MODE: Final = 0o640
 
-_MISSING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
+_MISSING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG])
 
 NOT_REGULAR = "is a pipe, a socket or a device, not a regular file"
 
@@ -31,6 +31,8 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
         if error.errno == errno.ENXIO:  # a socket, or a pipe without a reader
             raise OSError(errno.ENXIO, NOT_REGULAR, str(path)) from error
         raise
+    except ValueError as error:  # a name that no file can have, with a NUL
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return descriptor
@@ -56,6 +58,8 @@ def is_there(path: Path) -> bool:
         if error.errno in _MISSING:
             return False
         raise
+    except ValueError:  # as above
+        return False
     return True
 
 

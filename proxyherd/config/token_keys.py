@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from proxyherd.base.files import is_there, open_regular
+from proxyherd.base.files import is_there, open_regular, read_regular
 from proxyherd.config.auth import AuthSettings
 from proxyherd.config.errors import ConfigError
 
@@ -68,9 +68,10 @@ def read_token_keys(auth: AuthSettings, herd_file: Path, environ: Mapping[str, s
             f'{herd_file}: key auth.keys: is missing, and there is no systemd credential "{TOKEN_KEY_CREDENTIAL}"; '
             f"nobody's token can be checked: {_REMEDY}, and name the file here"
         )
+    keys = [read_token_key(file, environ) for file in files]
     beside = [file.with_name(file.name + end) for file in files for end in (".next", ".old")]
-    files += [file for file in beside if _is_set(file, environ)]
-    return list(dict.fromkeys(read_token_key(file, environ) for file in files))
+    keys += [read_token_key(file, environ) for file in beside if _is_set(file, environ)]
+    return list(dict.fromkeys(keys))
 
 
 def _credential(environ: Mapping[str, str]) -> list[Path]:
@@ -83,7 +84,11 @@ def _is_credential(file: Path, environ: Mapping[str, str]) -> bool:
 
 
 def _is_set(file: Path, environ: Mapping[str, str]) -> bool:
-    return is_there(file) and not (_is_credential(file, environ) and file.read_bytes() == _UNSET)
+    """Whether there is a key in a file. Raises ConfigError if that cannot be known."""
+    try:
+        return is_there(file) and not (_is_credential(file, environ) and read_regular(file, 2) == _UNSET)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; {_REMEDY}") from error
 
 
 def read_token_key(file: Path, environ: Mapping[str, str]) -> TokenKey:

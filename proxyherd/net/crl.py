@@ -62,6 +62,8 @@ def read_lists(file: Path, authorities: Path) -> RevokedCertificates:
         raise ConfigError(
             f"{error.filename}: {error.strerror}; it is named in [tls] of the herd's file"
         ) from error
+    except (ValueError, x509.InvalidVersion) as error:
+        raise ConfigError(f"{authorities}: no certificate in PEM; see {PAGE}") from error
     certificates, expires = set[tuple[bytes, int]](), math.inf
     for crl in _parse(file, content):
         if not any(_signed(one, crl) for one in trusted):
@@ -88,7 +90,7 @@ def _parse(file: Path, content: bytes) -> Iterator[x509.CertificateRevocationLis
     for one in found:
         try:
             yield x509.load_pem_x509_crl(one)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise ConfigError(f"{file}: a list of revoked certificates is broken; see {PAGE}") from error
 
 

@@ -41,11 +41,12 @@ def read_key(file: Path, what: str, *, optional: bool = False) -> bytes:
     """Read a file with a key; `what` names it in the ConfigError that is raised if this fails."""
     try:
         return read_regular(file, MAX_KEY_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except OSError as error:
         if optional and isinstance(error, FileNotFoundError):
             return b""
-        why = getattr(error, "strerror", error)
-        raise ConfigError(f"{what}: {file}: {why}; write the key into it, readable by the server") from error
+        raise ConfigError(
+            f"{what}: {file}: {error.strerror}; write the key into it, readable by the server"
+        ) from error
 
 
 def checked(raw: bytes, where: str) -> str | None:

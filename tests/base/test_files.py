@@ -161,7 +161,7 @@ def test_a_name_that_may_not_be_looked_up_is_not_taken_for_one_that_is_free(
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
-    free = ("none", "file/none", "loop")
+    free = ("none", "file/none", "loop", 300 * "n", "a\0b")
     assert [name for name in ("file", ".", *free) if is_there(tmp_path / name)] == ["file", "."]
 
     def refuse(path: Path, **_: object) -> os.stat_result:
@@ -170,6 +170,12 @@ def test_a_name_that_may_not_be_looked_up_is_not_taken_for_one_that_is_free(
     monkeypatch.setattr(Path, "stat", refuse)
     with pytest.raises(PermissionError):
         is_there(tmp_path / "none")
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_whoever_has_given_it(tmp_path: Path) -> None:
+    (tmp_path / "herd.toml").write_text(HERD.replace("certificate.pem", r"a\u0000b"))
+    with pytest.raises(ConfigError, match=r"embedded null byte; it is named in \[tls\]"):
+        tls.load(herd_file.load(tmp_path / "herd.toml"), "Bob")
 
 
 def test_a_regular_file_is_opened_as_ever_through_links_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,3 +94,31 @@ def test_a_key_that_others_can_read_or_that_is_not_there_is_refused_with_a_remed
 def test_a_key_is_not_shown_in_a_traceback() -> None:
     assert repr(KEY) == f"<key {KEY.id} for HS256>"
     assert KEY.data.hex() not in f"{KEY!r} {KEY.id}"
+
+
+def test_a_key_whose_name_is_as_long_as_names_may_be_has_none_beside_it(tmp_path: Path) -> None:
+    name = "k" * 255
+    write(tmp_path, name, KEY.data)
+    assert read(tmp_path, name) == [KEY]
+
+
+def test_a_key_that_may_not_be_looked_at_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its folder is closed to the server, so that nobody knows of the keys beside it."""
+
+    def closed(path: object, *_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", closed)
+        patched.setattr(Path, "stat", closed)
+        why = refused(tmp_path, "key")
+    assert why.startswith(f"{tmp_path / 'key'}: Permission denied; ")
+    (tmp_path / "token-key").mkdir()
+    why = refused(tmp_path, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert why.startswith(f"{tmp_path / 'token-key'}: Is a directory; ")
+
+
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
+    assert "embedded null byte; write one" in refused(tmp_path, "a\0b")

@@ -159,3 +159,13 @@ def test_wherever_a_second_list_is_cut_off_the_file_is_refused_and_not_half_of_i
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.pem: No such file or directory; it is named in \[tls\]"):
         read_lists(tmp_path / "gone.pem", tmp_path / "authority.pem")
+
+
+@pytest.mark.parametrize(
+    "authorities",
+    [b"", AUTHORITY.pem[:100], AUTHORITY.revoke(5)],
+    ids=["nothing", "half a certificate", "a list"],
+)
+def test_a_file_without_an_authority_is_an_error_that_names_it(tmp_path: Path, authorities: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"authority\.pem: no certificate in PEM; see docs/security\.md"):
+        read(tmp_path, AUTHORITY.revoke(5), authorities)

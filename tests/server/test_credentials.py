@@ -57,3 +57,20 @@ def test_what_cannot_be_read_keeps_the_earlier_one_and_nothing_else_does(
     assert found.contexts.revoked == (old if "revoked" in broken else new).contexts.revoked
     assert found.secrets == (old if "secrets" in broken else new).secrets
     assert found.token_keys == (old if "token keys" in broken else new).token_keys
+
+
+def test_an_authority_that_is_half_written_keeps_no_secret_from_being_renewed(tmp_path: Path) -> None:
+    for name in ("authority.pem", "revoked.pem", "bob.pem", "bob.key"):
+        (tmp_path / name).write_text("-----BEGIN CERTIFICATE-----\nMII")
+    (tmp_path / "herd.toml").write_text(
+        f'{HERD}[tls]\npeers_authority = "authority.pem"\npeers_crl = "revoked.pem"\n'
+        'peers_certificate = "bob.pem"\npeers_key = "bob.key"\n'
+    )
+    secret.create(tmp_path / "secret")
+    old = made(1)
+    found, failures = read_again(
+        herd_file.load(tmp_path / "herd.toml"), "Bob", tmp_path / "secret", replace(old, token_keys=[])
+    )
+    assert len(failures) == 2
+    assert found.contexts == old.contexts
+    assert found.secrets == secret.read_all(tmp_path / "secret")
