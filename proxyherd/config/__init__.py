@@ -5,7 +5,7 @@
 - `ports`: which addresses cannot all be listened at
 - `herd_file`: finds, reads and checks it
 - `auth`: who may use a server: `[auth]` of it
-- `web`: checks `[web]` of it
+- `web`: checks `[web]` of it, and `hosts` of `[admin]`
 - `places`: checks `[places]` of it
 - `rates`: what one client may ask: `[rates]` of it
 - `erasure`: checks `[erasure]` of it

@@ -38,7 +38,7 @@ from proxyherd.config.schema import (
     TlsSettings,
     WebSettings,
 )
-from proxyherd.config.web import check_web
+from proxyherd.config.web import check_admin, check_web
 
 T = TypeVar("T", bound=Struct)
 
@@ -213,6 +213,8 @@ def parse(text: str, file: Path) -> Herd:
     check_auth(auth, {name: server.addresses for name, server in servers.items()}, raw.web, file)
     web = _convert(raw.web, WebSettings, "web", file)
     check_web(web, file)
+    admin = _convert(raw.admin, AdminSettings, "admin", file)
+    check_admin(admin, file)
     rates = _convert(raw.rates, RateSettings, "rates", file)
     check_rates(rates, file)
     erasure = _convert(raw.erasure, ErasureSettings, "erasure", file)
@@ -229,7 +231,7 @@ def parse(text: str, file: Path) -> Herd:
         erasure=erasure,
         places=places,
         tls=_tls(raw.tls, file),
-        admin=_convert(raw.admin, AdminSettings, "admin", file),
+        admin=admin,
         auth=auth,
         web=web,
         log=_convert(raw.log, LogSettings, "log", file),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxyherd.config.errors import ConfigError
 from proxyherd.config.schema import PlacesSettings
+from proxyherd.config.web import HOST_NAME
+
+_base = re.compile(
+    rf'https?://(?:\[([^\[\]]*)\]|{HOST_NAME}\.?)(?::[0-9]+)?(?:/[!"$->@-~]*)?', re.IGNORECASE
+).fullmatch
 
 
 def check_places(places: PlacesSettings, servers: int, file: Path) -> None:
@@ -37,10 +43,11 @@ def _check_proxy(url: str, upstream: str, where: str) -> None:
 
 
 def _is_base(url: str) -> bool:
+    """Whether this is `http` or `https`, a host, perhaps a port, and perhaps the beginning of a path."""
+    match = _base(url)
     try:
-        parts = urlsplit(url)
-        named = bool(parts.hostname) and parts.port != 0
+        if match and match[1]:
+            ipaddress.IPv6Address(match[1])
+        return match is not None and urlsplit(url).port != 0
     except ValueError:  # no port, and no IPv6 address, is written like this
         return False
-    plain = re.fullmatch(r"[!-~]+", url) is not None and "@" not in parts.netloc
-    return named and plain and parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)

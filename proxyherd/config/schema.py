@@ -96,8 +96,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     that neighbours took are learned up to a quarter more, as with `max_clients`."""
 
     max_places_in_flight: Annotated[int, Meta(ge=1, le=65_536)] = 4_096
-    """Queries that wait for Places at once, about 6 KiB each. Past this limit, the connection with the most waiting
-    queries gets UNKNOWN_ERROR for its last one, at once. With a deadline of 5 s, the default is enough for about 800
+    """Queries that wait for Places at once, about 6 KiB each. Past this limit, the asker with the most waiting queries
+    (as in `asker_share`) gets UNKNOWN_ERROR for its last one, at once. With a deadline of 5 s, the default is enough for about 800
     queries a second to an upstream that hangs."""
 
     @property
@@ -286,8 +286,8 @@ class PlacesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     other answers by about thirty milliseconds."""
 
     max_connections: Annotated[int, Meta(ge=1, le=10_000)] = 256
-    """Calls to the upstream at once, each on its own connection. Further queries wait; clients' connections take
-    turns. With a fifth of a second for a call, the default allows about 1,200 calls a second."""
+    """Calls to the upstream at once, each on its own connection. Further queries wait; askers (as in `asker_share`)
+    take turns. With a fifth of a second for a call, the default allows about 1,200 calls a second."""
 
     calls_per_minute: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 600
     """Calls to Google that the whole herd may make in any minute, including repeated ones. Each server has an equal
@@ -351,8 +351,8 @@ class AdminSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The admin port: metrics, health, status page."""
 
     hosts: tuple[str, ...] = ()
-    """Host headers that are accepted, besides those of loopback addresses. Others get 403, as a protection against DNS
-    rebinding."""
+    """Host headers that are accepted, besides those of loopback addresses; one without a port is accepted with any. Others
+    get 403, as a protection against DNS rebinding."""
 
     positions: Literal["loopback", "always", "never"] = "loopback"
     """On which admin addresses the status page shows commands and clients' locations, which are personal data: on

@@ -1,5 +1,5 @@
-"""Checks of `[web]` in the herd's file: names, origins and networks are compared as text with what browsers and proxies
-send, so one that is spelled in another way would never match, and nobody would know why.
+"""Checks of `[web]`, and of `hosts` in `[admin]`, in the herd's file: names, origins and networks are compared as text
+with what browsers and proxies send, so one that is spelled in another way would never match, and nobody would know why.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Final
 
 from proxyherd.config.errors import ConfigError
-from proxyherd.config.schema import WebSettings
+from proxyherd.config.schema import AdminSettings, WebSettings
 
 _MOST_PORT: Final = 65_535
 _NOT_ASCII: Final = 'is not ASCII; write the name as browsers send it, with "xn--"'
-_NAME: Final = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+HOST_NAME: Final = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+"""The form of a host's name, or of an IPv4 address."""
 
-_name = re.compile(_NAME).fullmatch
+_name = re.compile(HOST_NAME).fullmatch
 _bracketed = re.compile(r"\[([^\[\]]*)\]").fullmatch
-_origin = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://({_NAME}|\[[^\[\]]*\])(?::([0-9]{{1,5}}))?").fullmatch
+_with_port = re.compile(r"([^:]*|\[[^\[\]]*\]):([0-9]{1,5})").fullmatch
+_origin = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://({HOST_NAME}|\[[^\[\]]*\])(?::([0-9]{{1,5}}))?").fullmatch
 
 
 def check_web(web: WebSettings, file: Path) -> None:
@@ -32,6 +34,17 @@ def check_web(web: WebSettings, file: Path) -> None:
         for value in values:
             if error := error_of(value):
                 raise ConfigError(f"{file}: key web.{key}: {value!r} {error}")
+
+
+def check_admin(admin: AdminSettings, file: Path) -> None:
+    """Check `[admin]`. Its hosts may have a port. Raises ConfigError."""
+    for host in admin.hosts:
+        match = _with_port(host)
+        error = _host_error(match[1] if match else host)
+        if not error and match and not 0 < int(match[2]) <= _MOST_PORT:
+            error = f"has no port from 1 to {_MOST_PORT}; correct it"
+        if error:
+            raise ConfigError(f"{file}: key admin.hosts: {host!r} {error}")
 
 
 def _host_error(host: str) -> str:

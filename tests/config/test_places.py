@@ -37,7 +37,11 @@ def refused(places: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "https://h/", "http://h:1/a/b", "http://[::1]:1", "http://10.0.0.1:65535"]
+    "url",
+    [
+        *("http://h", "https://h/", "http://h:1/a/b", "http://[::1]:1", "http://10.0.0.1:65535"),
+        *("http://places_sim:10500", "https://places.example./"),
+    ],
 )
 def test_what_may_stand_before_a_path(url: str) -> None:
     assert two(f'base_url = "{url}"').places.base_url == url
@@ -56,7 +60,8 @@ def test_what_may_stand_before_a_path(url: str) -> None:
             "http://h?x",
             "http://h#x",
         ),
-        *("http://u@h", "http://h/a b", "http://h/\xe9", "http://:1", "http://h:x"),
+        *("http://u@h", "http://h/a b", "http://h/\xe9", "http://:1", "http://h:x", "http://h:"),
+        *("http://h:1/?", "http://h:1#", "http://a..b", "http://a^b", "http://<h>", "http://[v1.x]:80"),
     ],
 )
 def test_what_may_not(url: str) -> None:
@@ -72,7 +77,17 @@ def test_a_proxy_is_taken_where_it_cannot_see_the_key(base: str, url: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["https://h:1", "http://h/a", "http://u@h", "h:1", "http://h:0", "http://h?x"]
+    "url",
+    [
+        "https://h:1",
+        "http://h/a",
+        "http://u@h",
+        "h:1",
+        "http://h:0",
+        "http://h?x",
+        "http://h:1?",
+        "http://a^b",
+    ],
 )
 def test_what_is_no_proxy(url: str) -> None:
     assert refused(f'proxy = "{url}"') == (

@@ -126,3 +126,28 @@ def test_a_proxy_that_no_connection_comes_from_is_refused(network: str, remedy: 
     why = refused(f'trusted_proxies = ["{network}"]')
     assert why.startswith(f"key web.trusted_proxies: {network!r} ")
     assert why.endswith(f"; {remedy}")
+
+
+@pytest.mark.parametrize("host", ["ops.example", "10.1.2.3", "[2001:db8::1]", "ops.example:10200", "[::1]:1"])
+def test_a_host_of_the_admin_port_may_have_a_port(host: str) -> None:
+    assert parse(f'{ANN}[admin]\nhosts = ["{host}"]', Path("herd.toml")).admin.hosts == (host,)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "*",
+        "http://ops.example",
+        "ops.example/",
+        "10.0.0.0/8",
+        "::1",
+        "ops.example.",
+        "ops.example:99999",
+        ":1",
+    ],
+)
+def test_a_host_of_the_admin_port_that_no_request_has_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse(f'{ANN}[admin]\nhosts = ["a.example", "{host}"]', Path("herd.toml"))
+    assert str(refusal.value).startswith(f"herd.toml: key admin.hosts: {host!r} ")
