@@ -18,6 +18,12 @@ from proxyherd.config.address import Address
 
 _BIND_SECONDS: Final = 1.0
 
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "see who has it with `ss -ltnp`; ",
+    errno.EACCES: "give it a port above 1023, or the server the capability CAP_NET_BIND_SERVICE; ",
+    errno.EADDRNOTAVAIL: "no interface of this machine has it: compare with `ip address`; ",
+}
+
 _Listen = Callable[[socket.socket], Coroutine[Any, Any, None]]
 _Infos = list[Any]  # of what getaddrinfo returns
 _UNRESOLVED: Final[_Infos] = [None]  # the name itself could not be looked up yet
@@ -54,13 +60,14 @@ class Binder:
 
         The first attempt, when nothing is known to be left, logs what is not available.
         """
-        first, failed, in_use = left is None, _Infos(), False
+        first, failed, in_use, remedy = left is None, _Infos(), False, ""
         try:
             if not left or left == _UNRESOLVED:
                 left = await self._resolve(address)
         except (OSError, UnicodeError) as error:
             failed = [*_UNRESOLVED]
             reason = str(error)
+            remedy = f"see what the name stands for with `getent ahosts {address.host}`; "
         else:
             reason, foreign = "", _Infos()
             for info in left:
@@ -69,6 +76,7 @@ class Binder:
                 except OSError as error:
                     (foreign if error.errno == errno.EADDRNOTAVAIL else failed).append(info)
                     reason = error.strerror or str(error)
+                    remedy = _REMEDIES.get(error.errno or 0, "")
                     in_use |= error.errno == errno.EADDRINUSE
             if len(failed) + len(foreign) == len(left):
                 failed += foreign  # otherwise they are other machines' with the same name
@@ -82,7 +90,7 @@ class Binder:
                 address=str(address),
                 reason=reason,
                 **holder,
-                remedy="see who has it with `ss -ltnp`; it is tried again every second",
+                remedy=f"{remedy}it is tried again every second",
             )
         return failed
 

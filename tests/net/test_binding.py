@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -138,6 +139,44 @@ def test_the_wildcard_of_ipv6_takes_no_ipv4_and_stands_beside_that_of_ipv4() -> 
         socket.create_connection(("127.0.0.1", port)).close()
         assert not here.binder.unbound
         here.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EADDRINUSE, "used"), "see who has it with `ss -ltnp`"),
+        (
+            OSError(errno.EACCES, "denied"),
+            "give it a port above 1023, or the server the capability CAP_NET_BIND_SERVICE",
+        ),
+        (
+            OSError(errno.EADDRNOTAVAIL, "not here"),
+            "no interface of this machine has it: compare with `ip address`",
+        ),
+        (socket.gaierror(-2, "unknown"), "see what the name stands for with `getent ahosts name`"),
+        (OSError(errno.ENOBUFS, "full"), ""),
+    ],
+    ids=["in use", "denied", "not here", "unknown name", "other"],
+)
+def test_the_remedy_fits_what_is_wrong(monkeypatch: pytest.MonkeyPatch, error: OSError, remedy: str) -> None:
+    async def resolve(_: Address) -> list[Any]:
+        if isinstance(error, socket.gaierror):
+            raise error
+        return infos("127.0.0.1", port=1)
+
+    async def refuse(*_: object) -> None:
+        raise error
+
+    async def body() -> None:
+        here = Listening()
+        monkeypatch.setattr(here.binder, "_resolve", resolve)
+        monkeypatch.setattr(binding, "_hand_over", refuse)
+        await here.binder.listen("clients", [Address("name", 1)], here.listen)
+        told = json.loads(here.log.calls[0].args[0])["remedy"]
+        assert told == "; ".join([remedy] * bool(remedy) + ["it is tried again every second"])
+        here.tasks[0].cancel()
 
     asyncio.run(body())
 
