@@ -18,6 +18,11 @@ from proxyherd.config.address import Address
 
 _BIND_SECONDS: Final = 1.0
 
+_LOOK_UP_SECONDS: Final = 1.0
+"""How long the first look-up of a name keeps the other addresses waiting: with silent name servers it takes 20 seconds and
+more.
+"""
+
 _REMEDIES: Final = {
     errno.EADDRINUSE: "see who has it with `ss -ltnp`; ",
     errno.EACCES: "give it a port above 1023, or the server the capability CAP_NET_BIND_SERVICE; ",
@@ -63,10 +68,11 @@ class Binder:
         first, failed, in_use, remedy = left is None, _Infos(), False, ""
         try:
             if not left or left == _UNRESOLVED:
-                left = await self._resolve(address)
-        except (OSError, UnicodeError) as error:
+                async with asyncio.timeout(_LOOK_UP_SECONDS if first else None):
+                    left = await self._resolve(address)
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
             failed = [*_UNRESOLVED]
-            reason = str(error)
+            reason = str(error) or f"the name is not looked up yet after {_LOOK_UP_SECONDS:g} s"
             remedy = f"see what the name stands for with `getent ahosts {address.host}`; "
         else:
             reason, foreign = "", _Infos()

@@ -125,6 +125,35 @@ def test_a_name_that_cannot_be_looked_up_is_looked_up_again(monkeypatch: pytest.
     asyncio.run(body())
 
 
+def test_a_silent_name_server_keeps_no_other_address_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up takes 20 seconds and more then: the start, and whoever wants to stop the server, would wait for it."""
+    port, other = free_port(), free_port()
+    monkeypatch.setattr(binding, "_LOOK_UP_SECONDS", 0.01)
+
+    async def body() -> None:
+        here, speaks = Listening(), asyncio.Event()
+
+        async def resolve(address: Address) -> list[Any]:
+            if address.host == "name":
+                await speaks.wait()
+            return infos("127.0.0.1", port=address.port)
+
+        monkeypatch.setattr(here.binder, "_resolve", resolve)
+        async with asyncio.timeout(10):
+            await here.binder.listen(
+                "clients", [Address("name", port), Address("127.0.0.1", other)], here.listen
+            )
+        assert [sock.getsockname()[1] for sock in here.sockets] == [other]
+        assert here.binder.unbound == {f"clients name:{port}"}
+        assert json.loads(here.log.calls[0].args[0])["reason"] == "the name is not looked up yet after 0.01 s"
+        speaks.set()
+        await here.settle()
+        assert [sock.getsockname()[1] for sock in here.sockets] == [other, port]
+        here.close()
+
+    asyncio.run(body())
+
+
 def test_the_wildcard_of_ipv6_takes_no_ipv4_and_stands_beside_that_of_ipv4() -> None:
     """As docs/configuration.md says."""
     port = free_port()
