@@ -56,29 +56,42 @@ class Contexts(Struct, frozen=True):
         return self.revoked is not None and tls is not None and self.revoked.has(tls.getpeercert(True))
 
 
-def load(herd: Herd, name: str, *, with_lists: bool = True) -> Contexts:
-    """Read a server's files as named in the herd's file; perhaps without the lists of revoked certificates. Raises
-    ConfigError.
-    """
+def load(herd: Herd, name: str) -> Contexts:
+    """Read a server's files as named in the herd's file. Raises ConfigError."""
+    return joined(load_clients(herd, name), load_peers(herd, name), load_revoked(herd, name))
+
+
+def load_clients(herd: Herd, name: str) -> Contexts:
+    """Read the files for clients. Raises ConfigError."""
     tls = herd.tls
-    clients = peers = dialling = None
-    expiries = list[CertificateExpiry]()
-    if tls.clients_certificate is not None and tls.clients_key is not None:
-        clients = _context(ssl.PROTOCOL_TLS_SERVER)
-        shown = _path(herd, name, tls.clients_certificate)
-        _load_chain(clients, shown, _path(herd, name, tls.clients_key))
-        expiries += expiries_of("clients", shown)
-    if tls.peers_authority is not None and tls.peers_certificate is not None and tls.peers_key is not None:
-        authority = _path(herd, name, tls.peers_authority)
-        chain = (_path(herd, name, tls.peers_certificate), _path(herd, name, tls.peers_key))
-        peers, dialling = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
-        for context in (peers, dialling):
-            _load_chain(context, *chain)
-            _load_authority(context, authority)
-            context.verify_mode = ssl.CERT_REQUIRED
-        expiries += [*expiries_of("peers", chain[0]), *expiries_of("authority", authority)]
-    revoked = load_revoked(herd, name) if with_lists else None
-    return Contexts(clients, peers, dialling, revoked, expiries)
+    if tls.clients_certificate is None or tls.clients_key is None:
+        return Contexts()
+    context, shown = _context(ssl.PROTOCOL_TLS_SERVER), _path(herd, name, tls.clients_certificate)
+    _load_chain(context, shown, _path(herd, name, tls.clients_key))
+    return Contexts(clients=context, expiries=[*expiries_of("clients", shown)])
+
+
+def load_peers(herd: Herd, name: str) -> Contexts:
+    """Read the files for neighbours, except the lists of revoked certificates. Raises ConfigError."""
+    tls = herd.tls
+    if tls.peers_authority is None or tls.peers_certificate is None or tls.peers_key is None:
+        return Contexts()
+    authority = _path(herd, name, tls.peers_authority)
+    chain = (_path(herd, name, tls.peers_certificate), _path(herd, name, tls.peers_key))
+    peers, dialling = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
+    for context in (peers, dialling):
+        _load_chain(context, *chain)
+        _load_authority(context, authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    expiries = [*expiries_of("peers", chain[0]), *expiries_of("authority", authority)]
+    return Contexts(peers=peers, dialling=dialling, expiries=expiries)
+
+
+def joined(clients: Contexts, peers: Contexts, revoked: RevokedCertificates | None) -> Contexts:
+    """Return what the first ones have for clients, and the second ones for neighbours."""
+    expiries = [one for one in clients.expiries if one.use == "clients"]
+    expiries += [one for one in peers.expiries if one.use != "clients"]
+    return Contexts(clients.clients, peers.peers, peers.dialling, revoked, expiries)
 
 
 def load_revoked(herd: Herd, name: str) -> RevokedCertificates | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from proxyherd.config import secrets as secret
 from proxyherd.config.errors import ConfigError
@@ -58,10 +57,11 @@ def read_again(
             reasons.append(str(error))
             return earlier
 
-    contexts = fresh(lambda: tls.load(herd, name, with_lists=False), before.contexts)
+    clients = fresh(lambda: tls.load_clients(herd, name), before.contexts)
+    peers = fresh(lambda: tls.load_peers(herd, name), before.contexts)
     revoked = fresh(lambda: tls.load_revoked(herd, name), before.contexts.revoked)
     secrets = before.secrets
     if herd.redis is None:
         secrets = fresh(lambda: secret.read_all(secret_file), secrets)
     keys = fresh(lambda: read_keys(herd), before.token_keys)
-    return Credentials(secrets, replace(contexts, revoked=revoked), keys), reasons
+    return Credentials(secrets, tls.joined(clients, peers, revoked), keys), reasons

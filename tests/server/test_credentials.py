@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from proxyherd.config.errors import ConfigError
 from proxyherd.config.secrets import Secrets
 from proxyherd.config.token_keys import TokenKey
 from proxyherd.net import tls
+from proxyherd.net.certificates import CertificateExpiry, CertificateUse
 from proxyherd.net.crl import RevokedCertificates
 from proxyherd.net.tls import Contexts
 from proxyherd.server import credentials
 from proxyherd.server.credentials import Credentials, read_again
 
-KINDS = ("certificates", "revoked", "secrets", "token keys")
+KINDS = ("certificates for clients", "certificates for peers", "revoked", "secrets", "token keys")
 HERD = """
 [servers.Bob]
 clients = "127.0.0.1:1"
@@ -47,7 +49,8 @@ def test_what_cannot_be_read_keeps_the_earlier_one_and_nothing_else_does(
 
         return read
 
-    monkeypatch.setattr(tls, "load", reads("certificates", replace(new.contexts, revoked=None)))
+    for whom in ("clients", "peers"):
+        monkeypatch.setattr(tls, f"load_{whom}", reads(f"certificates for {whom}", new.contexts))
     monkeypatch.setattr(tls, "load_revoked", reads("revoked", new.contexts.revoked))
     monkeypatch.setattr(secret, "read_all", reads("secrets", new.secrets))
     monkeypatch.setattr(credentials, "read_keys", reads("token keys", new.token_keys))
@@ -72,5 +75,38 @@ def test_an_authority_that_is_half_written_keeps_no_secret_from_being_renewed(tm
         herd_file.load(tmp_path / "herd.toml"), "Bob", tmp_path / "secret", replace(old, token_keys=[])
     )
     assert len(failures) == 2
-    assert found.contexts == old.contexts
+    assert found.contexts.revoked == old.contexts.revoked
     assert found.secrets == secret.read_all(tmp_path / "secret")
+
+
+@pytest.mark.parametrize("broken", ["clients", "peers"])
+def test_a_certificate_for_clients_and_one_for_neighbours_are_read_each_on_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def load_chain(_: object, certificate: Path, *__: object) -> None:
+        if certificate.name == f"{broken}.pem":
+            raise ConfigError(f"{certificate} is broken")
+
+    monkeypatch.setattr(tls, "_load_chain", load_chain)
+    monkeypatch.setattr(tls, "_load_authority", lambda *_: None)
+    monkeypatch.setattr(tls, "expiries_of", lambda use, file: [CertificateExpiry(use, file, 2.0)])
+    (tmp_path / "herd.toml").write_text(
+        f'{HERD}[tls]\nclients_certificate = "clients.pem"\nclients_key = "clients.key"\n'
+        'peers_authority = "authority.pem"\npeers_certificate = "peers.pem"\npeers_key = "peers.key"\n'
+    )
+    secret.create(tmp_path / "secret")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    uses: tuple[CertificateUse, ...] = ("clients", "peers", "authority")
+    before = Contexts(
+        context, context, context, None, [CertificateExpiry(use, tmp_path / use, 1.0) for use in uses]
+    )
+    found, failures = read_again(
+        herd_file.load(tmp_path / "herd.toml"), "Bob", tmp_path / "secret", replace(made(1), contexts=before)
+    )
+    assert failures == [f"{tmp_path / broken}.pem is broken"]
+    after = found.contexts
+    assert [after.clients is context, after.peers is context, after.dialling is context] == (
+        [True, False, False] if broken == "clients" else [False, True, True]
+    )
+    assert [one.use for one in after.expiries] == list(uses)
+    assert [one.expires for one in after.expiries] == ([1, 2, 2] if broken == "clients" else [2, 1, 1])
