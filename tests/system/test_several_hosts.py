@@ -594,10 +594,13 @@ def test_hosts_of_a_killed_test_are_gone_with_all_that_runs_there() -> None:
     script = """if True:
         import subprocess, sys, time
         from pathlib import Path
+        from herd_process import wait_until
         from hosts import network
         with network(Path(sys.argv[1])) as net:
             host = net.add("north", "192.0.2.1/24")
             server = subprocess.Popen(host.command("sleep", "infinity"))
+            comm = Path(f"/proc/{server.pid}/comm")
+            wait_until(lambda: comm.read_text() == "sleep\\n", "it runs, and knows with whom it ends")
             print(net.switch.pid, host.pid, server.pid, flush=True)
             time.sleep(60)
     """
