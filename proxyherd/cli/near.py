@@ -38,6 +38,8 @@ def _centre(
     match words:
         case [kilometres]:
             return None, kilometres
+        case [place, _] if place[:1].isalpha():
+            raise click.UsageError(f"{place!r} is no LAT,LNG; around a client: --client CLIENT KM", ctx)
         case [place, kilometres]:
             return place_of(ctx, parameter, place), kilometres
         case [latitude, longitude, _]:

@@ -101,6 +101,7 @@ def test_near_prints_the_answer_of_the_server_for_programs(herd: RunningHerd) ->
         (["91,0", "5"], "latitude"),
         (["34", "-118", "5"], "LAT,LNG is one word: 34,-118"),
         (["34", "5"], "'34' is not a latitude, a comma and a longitude"),
+        (["kiwi", "5"], "'kiwi' is no LAT,LNG; around a client: --client CLIENT KM"),
         (["1,2,3", "5"], "'1,2,3' is not a latitude, a comma and a longitude"),
         ([PLACE, "5", "--limit", "1001"], "1<=x<=1000"),
         ([PLACE, "5", "--limt", "10"], "No such option '--limt'"),
