@@ -77,3 +77,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'rules.errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

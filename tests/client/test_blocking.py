@@ -10,6 +10,7 @@ import pytest
 from asked import free_ports
 from line_servers import HANG_UP, LineServer, as_a_server_does, line_server
 
+from proxyherd import client
 from proxyherd.client import (
     ClientClosed,
     NoAnswer,
@@ -204,3 +205,7 @@ def test_a_client_of_a_herds_file_asks_its_servers(tmp_path: Path) -> None:
         )
         with SyncHerdClient.of_herd_file(file, timeout=LONG) as herd:
             assert herd.locate("kiwi").client == "kiwi"
+
+
+def test_a_shell_lists_all_names_though_they_are_loaded_when_they_are_used() -> None:
+    assert {*dir(client)} == {*client.__all__} > {"HerdClient", "SyncHerdClient"}
