@@ -31,8 +31,8 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
         if error.errno == errno.ENXIO:  # a socket, or a pipe without a reader
             raise OSError(errno.ENXIO, NOT_REGULAR, str(path)) from error
         raise
-    except ValueError as error:  # a name that no file can have, with a NUL
-        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    except ValueError as error:  # a NUL; each Python has other words for it
+        raise OSError(errno.EINVAL, "the name has a NUL, and no file's can", str(path)) from error
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return descriptor

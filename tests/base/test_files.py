@@ -174,7 +174,7 @@ def test_a_name_that_may_not_be_looked_up_is_not_taken_for_one_that_is_free(
 
 def test_a_name_that_no_file_can_have_is_an_error_of_whoever_has_given_it(tmp_path: Path) -> None:
     (tmp_path / "herd.toml").write_text(HERD.replace("certificate.pem", r"a\u0000b"))
-    with pytest.raises(ConfigError, match=r"embedded null byte; it is named in \[tls\]"):
+    with pytest.raises(ConfigError, match=r"the name has a NUL, and no file's can; it is named in \[tls\]"):
         tls.load(herd_file.load(tmp_path / "herd.toml"), "Bob")
 
 

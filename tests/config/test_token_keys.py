@@ -121,4 +121,4 @@ def test_a_key_that_may_not_be_looked_at_is_an_error_that_names_it(
 
 
 def test_a_name_that_no_file_can_have_is_an_error(tmp_path: Path) -> None:
-    assert "embedded null byte; write one" in refused(tmp_path, "a\0b")
+    assert "the name has a NUL, and no file's can; write one" in refused(tmp_path, "a\0b")
