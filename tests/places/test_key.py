@@ -89,7 +89,7 @@ def test_a_key_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path) -> 
         find_key(schema.PlacesSettings(), tmp_path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"herd\.toml: key places\.key_file: .*gone: No such file.*write"):
         find_key(schema.PlacesSettings(key_file="gone"), tmp_path / "herd.toml", {})
-    with pytest.raises(ConfigError, match=r"herd\.toml: key places\.key_file: .*null.*write"):
+    with pytest.raises(ConfigError, match=r"herd\.toml: key places\.key_file: .*has a NUL.*write"):
         find_key(schema.PlacesSettings(key_file="a\0b"), tmp_path / "herd.toml", {})
 
 
